@@ -1,0 +1,1 @@
+"""Search engines: a file each, its name is the engine's."""

@@ -1,0 +1,1 @@
+"""Forms of the report: a file each, its name is the format's."""

@@ -1,0 +1,153 @@
+"""The five ports: what a plug-in of each kind must be.
+
+In: nothing. Out: the Protocols `Engine`, `Runtime`, `Target`, `Shape` and `Exporter`, and the few words they need. A
+plug-in is one frozen dataclass in one file of its port's folder. The file's name is the plug-in's name, the dataclass's
+fields are its parameters, and the module's constant `REQUIRES` names the libraries that it imports, inside its
+functions only, so that listing plug-ins loads none of them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.records.candidate import Configuration, Endpoint, Evaluated, Signature
+from harness.records.finding import Document
+from harness.records.load import Rung, Step
+from harness.records.rows import Batch, Prediction
+from harness.records.scenario import Metric, Task
+
+if TYPE_CHECKING:  # pandas takes a third of a second, and `harness list` needs none of it
+    import pandas as pd
+
+SklearnPipeline: TypeAlias = Any
+"""A scikit-learn Pipeline; scikit-learn has no types."""
+
+Predictor = Callable[[Batch], Prediction]
+"""A loaded candidate: rows in, answers out; the same rows give the same answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What an engine is asked to solve. The table itself stays with the workers."""
+
+    task: Task
+    metric: Metric
+    families: tuple[str, ...]
+    """Names of `space.families`, already narrowed to the task."""
+    folds: int
+    trials: int
+    seconds: float
+    seed: int
+
+
+class Workbench(Protocol):
+    """What a worker holds for an engine whose loop runs inside it."""
+
+    worker: int
+    frame: "pd.DataFrame"
+    """The training rows, raw columns."""
+    target: NDArray[Any]
+    """Class index, or value, per row."""
+
+    def build(self, configuration: Configuration) -> SklearnPipeline:
+        """The unfitted pipeline of a configuration."""
+        ...
+
+    def score(self, pipeline: SklearnPipeline, rows: NDArray[np.intp]) -> float:
+        """The problem's metric of a fitted pipeline on some rows of the table."""
+        ...
+
+
+class Fleet(Protocol):
+    """The workers, as an engine sees them. It keeps the budget: both methods end when trials or seconds are spent."""
+
+    workers: int
+
+    def evaluate(self, ask: Callable[[], Configuration | None]) -> Iterator[Evaluated]:
+        """Keep every worker busy with what `ask` returns, until it returns None; yield evaluations as they finish.
+
+        `ask` runs in the caller's thread and has been told of every evaluation yielded before.
+        """
+        ...
+
+    def inside(self, loop: Callable[[Workbench, Problem], Iterable[Evaluated]]) -> Iterator[Evaluated]:
+        """Run an engine's own loop in one worker; yield what it yields, while it goes on."""
+        ...
+
+
+class Engine(Protocol):
+    """Searches for configurations. Seeded: with one worker, the same problem gives the same trials."""
+
+    def search(self, problem: Problem, fleet: Fleet) -> Iterator[Evaluated]:
+        """Every evaluation, failed ones too, as it finishes."""
+        ...
+
+
+class Runtime(Protocol):
+    """How a candidate computes."""
+
+    artifact: ClassVar[str]
+    """Name of its file in a bundle."""
+
+    def export(self, pipeline: SklearnPipeline, signature: Signature, sample: Batch) -> bytes:
+        """The bytes of its file for a fitted pipeline; `sample` is a few rows, where a converter wants to see some.
+
+        Raises NotConvertibleError, with the reason, where this pipeline has no such form.
+        """
+        ...
+
+    def load(self, artifact: Path, signature: Signature) -> Predictor:
+        """The candidate, ready to predict, on one thread. Raises IntegrityError on a file it must not load."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """What a target is asked to serve, and where."""
+
+    entry: str
+    """Module of a serving process: run as `python -m ENTRY serve ...`, or asked for `application(bundle, ...)`."""
+    bundle: Path | None
+    """Folder of the candidate; None for a target that serves nothing of ours."""
+    runtime: str | None
+    model: str
+    replicas: int
+    cores: tuple[int, ...]
+    """Cores the server may use; empty: any."""
+    log: Path
+    """File for what the server prints."""
+
+
+class Target(Protocol):
+    """Where a candidate is served."""
+
+    bare: ClassVar[bool]
+    """It serves nothing of ours: no bundle, no candidate, no runtime."""
+
+    def serve(self, servable: Servable) -> AbstractContextManager[Endpoint]:
+        """Ready before it is entered, nothing left running after it is left.
+
+        Raises InfrastructureError with the end of the log where the server does not become ready.
+        """
+        ...
+
+
+class Shape(Protocol):
+    """How load moves from step to step: a pure state machine."""
+
+    def next_step(self, history: Sequence[Rung]) -> Step | None:
+        """The next step of this shape, given the cell's finished steps (of earlier shapes too); None at the end."""
+        ...
+
+
+class Exporter(Protocol):
+    """A form of the report."""
+
+    def export(self, document: Document) -> Mapping[str, bytes]:
+        """Files by their path inside the report folder; the same document gives the same bytes."""
+        ...

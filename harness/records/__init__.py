@@ -1,0 +1,1 @@
+"""The frozen nouns everybody speaks: no I/O, no clock, no plug-in."""

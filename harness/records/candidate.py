@@ -1,0 +1,159 @@
+"""Models on their way to production: trials, candidates with their signature, checks, and where they are served.
+
+In: nothing. Out: the records that the search, validation and serving stages hand on.
+"""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from harness.records.frozen import Frozen
+from harness.records.run import Failure
+from harness.records.scenario import Metric, Scalar, Task
+
+ColumnKind = Literal["number", "boolean", "date", "category"]
+
+Configuration = dict[str, Scalar]
+"""A point of the search space: `family`, and that family's parameters by their scikit-learn names."""
+
+MINIMISED: frozenset[Metric] = frozenset({"log_loss", "rmse"})
+"""Metrics of which less is better. Scores are stored as the metric defines them, never with the sign turned."""
+
+
+def better(metric: Metric, score: float, than: float) -> bool:
+    """Whether `score` is strictly better than `than` under `metric`."""
+    return score < than if metric in MINIMISED else score > than
+
+
+class Column(Frozen):
+    """One raw column of the table, as the user knows it."""
+
+    name: str
+    kind: ColumnKind
+
+
+class Signature(Frozen):
+    """What a candidate takes and what it answers."""
+
+    task: Task
+    columns: tuple[Column, ...]
+    classes: tuple[str, ...] = ()
+    """Of a classification: the labels as texts, in the order of the probabilities."""
+
+    @property
+    def number_columns(self) -> tuple[str, ...]:
+        """Names of the columns in `Batch.numbers`, in order."""
+        return tuple(column.name for column in self.columns if column.kind != "category")
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Names of the columns in `Batch.texts`, in order."""
+        return tuple(column.name for column in self.columns if column.kind == "category")
+
+
+class Evaluated(Frozen):
+    """What a worker says of one configuration it fitted and scored."""
+
+    configuration: Configuration
+    fold_scores: tuple[float, ...] = ()
+    duration_s: float
+    worker: int
+    failure: Failure | None = None
+
+    @model_validator(mode="after")
+    def _scored_or_failed(self) -> Self:
+        if bool(self.fold_scores) == (self.failure is not None):
+            raise ValueError("an evaluation has scores or a failure, one of the two")
+        return self
+
+    @property
+    def score(self) -> float | None:
+        """Mean over the folds; None where the evaluation failed."""
+        return sum(self.fold_scores) / len(self.fold_scores) if self.fold_scores else None
+
+
+class Trial(Frozen):
+    """One configuration fitted and scored, at its place in a search cell."""
+
+    cell: str
+    number: int
+    """From 0, in the order in which the trials finished."""
+    finished_s: float
+    """Since the search cell began."""
+    evaluated: Evaluated
+
+
+class Artifact(Frozen):
+    """A candidate's form in one runtime: a file of its bundle, or the reason why there is none."""
+
+    runtime: str
+    file: str | None = None
+    sha256: str | None = None
+    size_bytes: int | None = None
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _file_or_reason(self) -> Self:
+        if (self.file is None) == (self.reason is None):
+            raise ValueError("an artifact is a file, or the reason why there is none")
+        return self
+
+
+class Candidate(Frozen):
+    """A fitted pipeline worth serving."""
+
+    id: str
+    """Names the bundle's folder; the hash of what it was fitted from."""
+    origin: str
+    """The engine that found it, or `baseline`."""
+    configuration: Configuration
+    cv_score: float | None
+    """Cross-validated score of the trial it comes from; None where it was not searched for."""
+    fit_s: float
+    signature: Signature
+    metric: Metric
+    artifacts: tuple[Artifact, ...]
+
+
+CheckName = Literal[
+    "holdout_score", "beats_dummy", "expected_score", "same_after_reload", "runtime_parity", "same_over_the_wire"
+]
+
+
+class Check(Frozen):
+    """One thing that was verified about a candidate; a failed one keeps it away from traffic."""
+
+    candidate: str
+    name: CheckName
+    runtime: str | None = None
+    """The runtime it speaks of; None: all of them."""
+    target: str | None = None
+    passed: bool
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """Interval of `value`, where it has one."""
+    bound: float | None = None
+    """What `value` was held against."""
+    detail: str
+    """One sentence for the reader, with the cause where it failed."""
+
+
+class Endpoint(Frozen):
+    """A served candidate, ready for requests."""
+
+    url: str
+    """Scheme, host and port, without a slash at the end."""
+    model: str
+    """Name under `/v2/models/`."""
+    startup_s: float
+    """From the start of the target to its first `ready`."""
+    cores: tuple[int, ...] = ()
+    """Cores the server was pinned to; empty: none in particular."""
+    notes: tuple[str, ...] = ()
+    """What a reader of its figures must know, such as settings that were in force."""
+
+    @property
+    def infer_path(self) -> str:
+        """Path of the inference call of the Open Inference Protocol v2."""
+        return f"/v2/models/{self.model}/infer"

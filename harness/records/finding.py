@@ -1,0 +1,159 @@
+"""What the reading wing finds, and the document it is told in.
+
+In: nothing. Out: `Estimate`, `Capacity`, `Standing`, `Ranking`, `Verdict`, and `Document` with its tables and charts as
+data. Warnings are values here: they travel with the number to the page.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.records.frozen import Frozen
+from harness.records.load import StepResult
+from harness.units import Unit
+
+
+class Estimate(Frozen):
+    """A figure with what it can stand behind; `value` is None where it did not earn a number, with the reason."""
+
+    value: float | None
+    unit: Unit
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    """Size of the sample behind it."""
+    reason: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Capacity(Frozen):
+    """What one served cell carries."""
+
+    cell: str
+    candidate: str | None
+    runtime: str | None
+    target: str
+    replicas: int
+    rate: Estimate
+    """Highest measured rate (requests per second) of an open step that met the objective."""
+    p99: Estimate
+    """Scheduled p99 at that step."""
+    step: str | None
+    """Id of the step that carries both."""
+    peak: Estimate
+    """Highest throughput of a closed step: no objective holds there."""
+
+
+class Standing(Frozen):
+    """One candidate, as served in its best cell, at its place in the ranking."""
+
+    candidate: str
+    family: str
+    score: Estimate
+    capacity: Capacity | None
+    """Best served cell; None where it was never loaded."""
+    on_front: bool
+    """No other candidate is at least as good in score, p99 and capacity, and better in one."""
+    reason: str | None = None
+    """Why it was never loaded."""
+
+
+class Ranking(Frozen):
+    """The candidates, best first, and the recommendation."""
+
+    standings: tuple[Standing, ...]
+    recommended: str | None
+    sentence: str
+    """The recommendation in plain words, with the number that carries it."""
+
+
+class Answer(StrEnum):
+    """A gate's three values; a gate without data is inconclusive."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class GateVerdict(Frozen):
+    """What became of one gate."""
+
+    name: str
+    answer: Answer
+    value: Estimate
+    bound: float
+    direction: str
+    """`at_least` or `at_most`."""
+    sentence: str
+
+
+class Verdict(Frozen):
+    """All gates of a run."""
+
+    gates: tuple[GateVerdict, ...]
+
+    @property
+    def answer(self) -> Answer:
+        """Fail if any gate fails, else inconclusive if any is, else pass."""
+        answers = {gate.answer for gate in self.gates}
+        for answer in (Answer.FAIL, Answer.INCONCLUSIVE):
+            if answer in answers:
+                return answer
+        return Answer.PASS
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of a table: its name as the same word everywhere, its heading, and the unit that formats it."""
+
+    key: str
+    heading: str
+    unit: Unit | None = None
+    """None: the values are texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of values in base units; exporters format them."""
+
+    key: str
+    title: str
+    fields: tuple[Field, ...]
+    rows: tuple[tuple[str | float | int | bool | None, ...], ...]
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawn chart with what a reader who cannot see it needs."""
+
+    key: str
+    title: str
+    """States the finding."""
+    description: str
+    svg: bytes
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading of the report with what stands under it, in this order."""
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole report as data: exporters turn it into bytes and decide nothing."""
+
+    title: str
+    recommendation: str
+    """The first line of every form of the report."""
+    warnings: tuple[str, ...]
+    sections: tuple[Section, ...]
+    summary: dict[str, object]
+    """What `summary.json` holds; made of plain JSON values."""
+    verdict: Verdict
+    steps: tuple[StepResult, ...]

@@ -1,0 +1,39 @@
+"""A whole run as it was recorded: what the measuring wing leaves and the reading wing starts from.
+
+In: nothing. Out: `StepEntry`, a step as `run.db` knows it, and `Ledger`, everything in `run.db` at once. The raw
+exchanges stay in their files: they exist in millions.
+"""
+
+from dataclasses import dataclass
+
+from harness.records.candidate import Candidate, Check, Trial
+from harness.records.frozen import Frozen
+from harness.records.load import Step
+from harness.records.run import CellResult, Host, MicroResult, Run
+from harness.records.scenario import Cell, Scenario
+
+
+class StepEntry(Frozen):
+    """A finished step; its exchanges are in `exchanges/<id>.parquet`."""
+
+    id: str
+    cell: str
+    step: Step
+    exchanges_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """All records of a run, in the order in which they were made."""
+
+    run: Run
+    host: Host
+    scenario: Scenario
+    plan: tuple[Cell, ...]
+    results: tuple[CellResult, ...]
+    """Of the plan's cells that were begun."""
+    trials: tuple[Trial, ...]
+    candidates: tuple[Candidate, ...]
+    checks: tuple[Check, ...]
+    steps: tuple[StepEntry, ...]
+    micro: tuple[MicroResult, ...]

@@ -1,0 +1,41 @@
+"""Rows on their way through a served model: two matrices in the order of a signature's columns.
+
+In: nothing. Out: `Batch`, what every runtime computes on, and `Prediction`, what it answers. The form was chosen for
+the hot path: a request of numbers becomes one matrix without a DataFrame, and ONNX takes exactly two inputs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+MISSING_TEXT = ""
+"""What a hole in a category column becomes; an empty text is a hole too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The raw columns of n rows.
+
+    `numbers` is float64 of shape (n, number of numeric, boolean and date columns), in signature order, NaN where a
+    value is missing; booleans are 0 and 1, dates are days since 1970-01-01 (UTC) with a fraction. `texts` is object of
+    shape (n, number of category columns), holding `str`, `MISSING_TEXT` where a value is missing.
+    """
+
+    numbers: NDArray[np.float64]
+    texts: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answers to n rows.
+
+    For classification `probabilities` is float64 of shape (n, classes) in the order of the signature's classes, and
+    `values` the index of the likeliest class; for regression `probabilities` is None and `values` the predictions.
+    """
+
+    values: NDArray[np.float64]
+    probabilities: NDArray[np.float64] | None

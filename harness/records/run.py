@@ -1,0 +1,131 @@
+"""A run: where it was made, what became of its cells, and why something failed.
+
+In: nothing. Out: `Host`, `Run`, `Failure`, `CellState`, `MicroResult` and `Progress`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.records.frozen import Frozen
+
+
+class Cause(StrEnum):
+    """Why something failed: a closed list, so that failures can be counted."""
+
+    CONFIG = "config"
+    DATA = "data"
+    MEMORY = "memory"
+    TIME = "time"
+    ENGINE_ERROR = "engine_error"
+    ENGINE_NO_MODEL = "engine_no_model"
+    NONFINITE_METRIC = "nonfinite_metric"
+    WORKER_LOST = "worker_lost"
+    NODE_LOST = "node_lost"
+    NOT_CONVERTIBLE = "not_convertible"
+    CHECK_FAILED = "check_failed"
+    TARGET = "target"
+    GENERATOR = "generator"
+    BENCHMARK = "benchmark"
+    DISK = "disk"
+    INTERRUPTED = "interrupted"
+    UNKNOWN = "unknown"
+
+
+MESSAGE_LIMIT = 400
+
+
+class Failure(Frozen):
+    """Why something did not end well."""
+
+    cause: Cause
+    message: str
+
+    @classmethod
+    def of(cls, cause: Cause, error: BaseException | str) -> "Failure":
+        """A failure with its message on one line, cut to `MESSAGE_LIMIT` characters."""
+        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        line = " ".join(text.split())
+        return cls(cause=cause, message=line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…")
+
+
+class Host(Frozen):
+    """The machine of a run; figures of unlike hosts are never pooled."""
+
+    system: str
+    machine: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    python: str
+    versions: dict[str, str]
+    """Of the libraries that can change a figure."""
+    generator_cores: tuple[int, ...]
+    target_cores: tuple[int, ...]
+    """Where the load generator and the server were pinned; equal where they had to share."""
+
+    @property
+    def shared_cores(self) -> bool:
+        """Whether generator and server competed for the same cores."""
+        return bool(set(self.generator_cores) & set(self.target_cores))
+
+
+class Run(Frozen):
+    """One run of one scenario."""
+
+    id: str
+    scenario: str
+    """Name of the scenario: its file's, without the suffix."""
+    scenario_sha256: str
+    data_sha256: str
+    """Digest of the table's content, its columns and the split."""
+    harness_version: str
+    started_utc: str
+    finished_utc: str | None = None
+
+
+class CellState(StrEnum):
+    """How far a cell has come. An open cell is begun anew when the run is resumed."""
+
+    OPEN = "open"
+    DONE = "done"
+    FAILED = "failed"
+    """Ended with a failure that belongs in the report, such as a candidate that does not convert."""
+
+
+class CellResult(Frozen):
+    """What became of a cell."""
+
+    id: str
+    label: str
+    kind: str
+    state: CellState
+    duration_s: float | None = None
+    failure: Failure | None = None
+    startup_s: float | None = None
+    """Of a served cell: from the start of the target to ready."""
+    notes: tuple[str, ...] = ()
+
+
+class MicroResult(Frozen):
+    """One micro benchmark of one candidate: every raw round."""
+
+    cell: str
+    candidate: str
+    benchmark: str
+    """What was timed, such as `predict`."""
+    runtime: str | None
+    rows: int | None
+    rounds_s: tuple[float, ...]
+    """Seconds per call, a value per round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a watcher of a run is told, whenever something moves."""
+
+    stage: str
+    cell: int
+    cells: int
+    message: str
+    best: str | None
+    left_s: float | None

@@ -1,0 +1,257 @@
+"""What a user brings: the scenario, and the cells it resolves to.
+
+In: the values of a TOML file (read by `store.scenarios`). Out: `Scenario` with its parts, and `cells`, the fully
+resolved points of its plan. A cell's id is the hash of what determines it, so a resumed run knows what is done.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
+
+from harness.records.frozen import Frozen
+
+BASELINE = "baseline"
+"""The origin of the plain model (logistic or ridge) that every search is compared with."""
+
+Scalar = bool | int | float | str
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Arrivals = Literal["poisson", "constant"]
+Task = Literal["binary", "multiclass", "regression"]
+Metric = Literal["roc_auc", "accuracy", "log_loss", "r2", "rmse"]
+Measure = Literal["score", "capacity_rps", "served_p99_s", "error_share"]
+
+
+class DataPlan(Frozen):
+    """Which table, which column is predicted, and how it is split."""
+
+    source: str = Field(
+        description="`sklearn:NAME` for a table that scikit-learn ships (iris, wine, breast_cancer, digits, diabetes), "
+        "or the path of a `.csv` or `.parquet` file, relative to the scenario file.",
+        min_length=1,
+    )
+    target: str = Field(default="target", description="The column to predict.", min_length=1)
+    task: Task | None = Field(default=None, description="What is predicted; left out, it is read off the target.")
+    drop: tuple[str, ...] = Field(default=(), description="Columns to leave out, such as row identifiers.")
+    dates: tuple[str, ...] = Field(
+        default=(), description="Columns of texts to read as dates (ISO 8601); Parquet files know theirs."
+    )
+    holdout: Share = Field(default=0.25, description="Share of the rows kept away from the search.")
+    seed: Seed = Field(default=7, description="Seed of the split.")
+
+
+class SearchPlan(Frozen):
+    """Which engines search, for what, and how long."""
+
+    engines: tuple[Name, ...] = Field(description="Engines, by name; see `harness list engines`.", min_length=1)
+    metric: Metric | None = Field(
+        default=None,
+        description="What is maximised (log_loss and rmse: minimised); left out, roc_auc for binary, accuracy for "
+        "multiclass, r2 for regression.",
+    )
+    trials: PositiveInt = Field(default=20, description="Trials per engine and seed, at most.")
+    seconds: PositiveFloat = Field(default=30.0, description="Seconds per engine and seed, at most.")
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(default=3, description="Folds of the cross-validation.")
+    seeds: tuple[Seed, ...] = Field(default=(1,), description="Each engine searches once per seed.", min_length=1)
+    workers: PositiveInt = Field(default=2, description="Ray actors that fit and score.")
+    families: tuple[Name, ...] = Field(
+        default=(), description="Model families to search; left out, all that fit the task."
+    )
+    parameters: dict[Name, dict[str, Scalar]] = Field(
+        default={}, description="Parameters of an engine, in a table of its name: `[search.parameters.NAME]`."
+    )
+
+
+class ExpectPlan(Frozen):
+    """The answer that is known beforehand: a candidate below it is an error row, not a fast row."""
+
+    score_at_least: float | None = Field(
+        default=None,
+        description="Lowest holdout score a candidate may have; not for log_loss and rmse.",
+    )
+    score_at_most: float | None = Field(default=None, description="Highest holdout loss, for log_loss and rmse.")
+
+
+class ServePlan(Frozen):
+    """One target and what is served on it; a scenario may hold several."""
+
+    target: Name = Field(description="Where candidates are served; see `harness list targets`.")
+    runtimes: tuple[Name, ...] = Field(
+        default=("onnx",), description="How candidates compute; see `harness list runtimes`.", min_length=1
+    )
+    candidates: tuple[Name, ...] = Field(
+        default=(),
+        description="Which candidates: names of engines, or `baseline`; left out, all of them.",
+    )
+    replicas: tuple[PositiveInt, ...] = Field(
+        default=(1,), description="Numbers of server processes or replicas, each a cell of its own.", min_length=1
+    )
+    parameters: dict[str, Scalar] = Field(
+        default={}, description="Parameters of the target, in a table of its own: `[serve.parameters]`."
+    )
+
+
+class Objective(Frozen):
+    """The service-level objective: what an answer may take, and at which rate that must hold."""
+
+    p99_s: PositiveFloat = Field(description="The 99th percentile of the scheduled latency stays at or below this.")
+    error_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.001, description="Share of requests that may fail."
+    )
+    rate_rps: PositiveFloat | None = Field(
+        default=None, description="The rate the recommended candidate must carry; left out, any rate will do."
+    )
+
+
+class LoadPlan(Frozen):
+    """How served cells are loaded."""
+
+    shapes: tuple[Name, ...] = Field(
+        default=("ladder", "stairs"),
+        description="How load moves, in this order; see `harness list shapes`.",
+        min_length=1,
+    )
+    arrivals: Arrivals = Field(default="poisson", description="How the open steps space their requests.")
+    rows: PositiveInt = Field(default=1, description="Rows per request.")
+    timeout_s: PositiveFloat = Field(default=5.0, description="A request without an answer by then has failed.")
+    in_flight_max: PositiveInt = Field(
+        default=256, description="Most requests in flight in an open step; beyond it a slot is dropped and counted."
+    )
+    seed: Seed = Field(default=11, description="Seed of the send times and of the order of the rows.")
+    parameters: dict[Name, dict[str, Scalar]] = Field(
+        default={}, description="Parameters of a shape, in a table of its name: `[load.parameters.NAME]`."
+    )
+    objective: Objective | None = Field(default=None, description="The service-level objective.")
+
+
+class MicroPlan(Frozen):
+    """Whether the candidates are also timed in process, by pytest-benchmark."""
+
+    enabled: bool = Field(default=True, description="Time each candidate's prediction and encoding in process.")
+    seconds: PositiveFloat = Field(default=0.5, description="Longest time per micro benchmark.")
+
+
+class Gate(Frozen):
+    """One condition that a CI job depends on, beside those that follow from `expect` and the objective."""
+
+    name: Name = Field(description="What reports and JUnit call it.")
+    measure: Measure = Field(
+        description="score (holdout, of the candidate), capacity_rps (highest rate inside the objective), "
+        "served_p99_s or error_share (at the step that carries the capacity)."
+    )
+    at_least: float | None = Field(default=None, description="The measure must not be below this.")
+    at_most: float | None = Field(default=None, description="The measure must not be above this.")
+    candidate: Name | None = Field(default=None, description="Only this candidate; left out, the recommended one.")
+    runtime: Name | None = Field(default=None, description="Only this runtime; left out, the recommended one.")
+    target: Name | None = Field(default=None, description="Only this target; left out, the recommended one.")
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give exactly one of at_least and at_most")
+        return self
+
+
+class Scenario(Frozen):
+    """One question to the harness, with everything that determines its answer."""
+
+    question: str = Field(description="What the run is to find out, in words; the report prints it.", min_length=1)
+    data: DataPlan
+    search: SearchPlan
+    expect: ExpectPlan = ExpectPlan()
+    serve: tuple[ServePlan, ...] = Field(
+        default=(), description="Where candidates are served: a list of tables, `[[serve]]`; none serves nothing."
+    )
+    load: LoadPlan = LoadPlan()
+    micro: MicroPlan = MicroPlan()
+    gates: tuple[Gate, ...] = Field(default=(), description="Conditions for CI: a list of tables, `[[gates]]`.")
+
+    @model_validator(mode="after")
+    def _lists_name_each_thing_once(self) -> Self:
+        for where, names in (
+            ("search.engines", self.search.engines),
+            ("search.seeds", self.search.seeds),
+            ("load.shapes", self.load.shapes),
+            ("gates", tuple(gate.name for gate in self.gates)),
+            *((f"serve {plan.target} runtimes", plan.runtimes) for plan in self.serve),
+            *((f"serve {plan.target} replicas", plan.replicas) for plan in self.serve),
+        ):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{where} names one thing twice: {', '.join(map(str, names))}")
+        return self
+
+
+CellKind = Literal["search", "candidate", "serve", "micro"]
+
+
+class Cell(Frozen):
+    """One fully resolved point of the plan; the unit of work that is done once, whole."""
+
+    id: str
+    kind: CellKind
+    engine: str | None = None
+    """Of a search cell: who searches."""
+    seed: int | None = None
+    """Of a search cell: with which seed."""
+    candidate: str | None = None
+    """Of every other cell: the candidate's origin (an engine, or `baseline`); None where nothing of ours is served."""
+    runtime: str | None = None
+    target: str | None = None
+    replicas: int | None = None
+    parameters: dict[str, Scalar] = Field(default={})
+    """Of a serve cell: the target's."""
+
+    @property
+    def label(self) -> str:
+        """The cell in a few words, for progress and tables."""
+        parts: tuple[object, ...]
+        match self.kind:
+            case "search":
+                parts = (self.engine, f"seed {self.seed}")
+            case "serve":
+                parts = (self.candidate, self.runtime, self.target, f"x{self.replicas}")
+            case _:
+                parts = (self.candidate,)
+        return " ".join(str(part) for part in parts if part is not None)
+
+
+def cells(scenario: Scenario, bare_targets: Collection[str]) -> tuple[Cell, ...]:
+    """The plan of a scenario, in the order in which it is worked off.
+
+    `bare_targets` are the targets that serve nothing of ours (null, external): each is one cell per number of
+    replicas, without candidate or runtime. The same scenario gives the same ids on every machine.
+    """
+    search = scenario.search
+    origins = (BASELINE, *search.engines)
+    planned: list[Cell] = []
+
+    def add(kind: CellKind, determined_by: object, **fields: object) -> None:
+        text = json.dumps([kind, fields, determined_by], sort_keys=True, separators=(",", ":"))
+        cell_id = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        planned.append(Cell.model_validate({"id": cell_id, "kind": kind, **fields}))
+
+    data = scenario.data.model_dump(mode="json")
+    searching = [data, search.model_dump(mode="json")]
+    for engine in search.engines:
+        for seed in search.seeds:
+            add("search", searching, engine=engine, seed=seed)
+    judging = [searching, scenario.expect.model_dump(mode="json")]
+    for origin in origins:
+        add("candidate", judging, candidate=origin)
+    loading = [judging, scenario.load.model_dump(mode="json")]
+    for plan in scenario.serve:
+        shared = {"target": plan.target, "parameters": dict(plan.parameters)}
+        bare = plan.target in bare_targets
+        for candidate in (None,) if bare else plan.candidates or origins:
+            for runtime in (None,) if bare else plan.runtimes:
+                for replicas in plan.replicas:
+                    add("serve", loading, candidate=candidate, runtime=runtime, replicas=replicas, **shared)
+    if scenario.micro.enabled:
+        timing = [judging, scenario.micro.model_dump(mode="json")]
+        for origin in origins:
+            add("micro", timing, candidate=origin)
+    return tuple(planned)

@@ -1,0 +1,1 @@
+"""How a candidate computes: a file each, its name is the runtime's."""

@@ -1,0 +1,1 @@
+"""How load moves from step to step: a file each, its name is the shape's."""

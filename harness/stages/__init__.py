@@ -1,0 +1,1 @@
+"""The measuring wing: each room does one stage of a run and writes plain records."""

@@ -1,0 +1,1 @@
+"""Pure arithmetic on arrays: no I/O, no clock, no plug-in."""

@@ -1,0 +1,1 @@
+"""The run folder and the scenario files: everything that reaches a disk goes through here."""

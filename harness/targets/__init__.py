@@ -1,0 +1,1 @@
+"""Where a candidate is served: a file each, its name is the target's."""

@@ -1,0 +1,85 @@
+"""Units: how a number in base units (seconds, bytes, requests per second) is printed, and how a user's text is read.
+
+In: floats in base units, or texts such as `50ms`. Out: texts with three significant digits and a prefix, or floats in
+base units. Scaling happens here and nowhere else.
+"""
+
+import math
+import re
+from enum import StrEnum
+
+
+class Unit(StrEnum):
+    """What a number counts. The value is the suffix that field names carry."""
+
+    SECONDS = "s"
+    BYTES = "bytes"
+    RPS = "rps"
+    SHARE = "share"
+    COUNT = "count"
+    SCORE = "score"
+
+
+MISSING = "n/a"
+
+_SECOND_STEPS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_BYTE_STEPS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
+_DURATION = re.compile(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(ns|us|µs|ms|s|min|h)\s*", re.IGNORECASE)
+_DURATION_SCALE = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def format_number(value: float | None, unit: Unit) -> str:
+    """`value` (in base units, or None where it is not known) for a human reader.
+
+    >>> format_number(0.01234, Unit.SECONDS), format_number(1536, Unit.BYTES), format_number(0.97251, Unit.SCORE)
+    ('12.3 ms', '1.50 KiB', '0.9725')
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "-inf" if value < 0 else "inf"
+    match unit:
+        case Unit.SECONDS:
+            return _scaled(value, _SECOND_STEPS)
+        case Unit.BYTES:
+            return _scaled(value, _BYTE_STEPS)
+        case Unit.RPS:
+            return f"{_three_digits(value)} req/s"
+        case Unit.SHARE:
+            return f"{_three_digits(100 * value)} %"
+        case Unit.COUNT:
+            return f"{value:,.0f}"
+        case Unit.SCORE:
+            return f"{value:.4f}" if abs(value) < 10 else _three_digits(value)
+
+
+def parse_duration_s(text: str) -> float:
+    """The length in seconds that `50ms`, `2 s` or `1.5min` names.
+
+    Raises ValueError on a text without a unit: a bare number would be read as seconds by some and milliseconds by
+    others.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a duration: write a number and one of ns, us, ms, s, min, h, as in 50ms")
+    return float(found[1]) * _DURATION_SCALE[found[2].lower()]
+
+
+def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:
+    magnitude = abs(value)
+    # 0.9995 of a step would print as 1,000 of the smaller one.
+    size, name = next((step for step in steps if magnitude >= 0.9995 * step[0]), steps[-1])
+    return f"{_three_digits(value / size)} {name}"
+
+
+def _three_digits(value: float) -> str:
+    magnitude = abs(value)
+    if magnitude == 0:
+        return "0"
+    if magnitude >= 99.95:
+        return f"{value:,.0f}"
+    if magnitude >= 9.995:
+        return f"{value:.1f}"
+    if magnitude >= 0.9995:
+        return f"{value:.2f}"
+    return f"{value:.3g}"
