@@ -60,4 +60,6 @@ class IntegrityError(HarnessError):
 
 
 class NotConvertibleError(HarnessError):
-    """A candidate has no form in the asked runtime; the text says why. A result, not a failure of the run."""
+    """A candidate has no form in the asked runtime; the text says why. Inside a run a result, not a failure."""
+
+    exit_code = ExitCode.USAGE

@@ -54,6 +54,10 @@ class Workbench(Protocol):
     target: NDArray[Any]
     """Class index, or value, per row."""
 
+    def attempt(self, configuration: Configuration) -> Evaluated | None:
+        """Fit and score a configuration on the problem's folds, as the fleet would; None once the budget is spent."""
+        ...
+
     def build(self, configuration: Configuration) -> SklearnPipeline:
         """The unfitted pipeline of a configuration."""
         ...

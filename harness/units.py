@@ -53,6 +53,18 @@ def format_number(value: float | None, unit: Unit) -> str:
             return f"{value:.4f}" if abs(value) < 10 else _three_digits(value)
 
 
+def format_bound(value: float, unit: Unit) -> str:
+    """As `format_number`, without the zeros that tell a measured figure's precision: somebody wrote this one down.
+
+    >>> format_bound(0.05, Unit.SECONDS), format_bound(0.9, Unit.SCORE), format_bound(400, Unit.RPS)
+    ('50 ms', '0.9', '400 req/s')
+    """
+    number, space, name = format_number(value, unit).partition(" ")
+    if "." in number and "e" not in number:
+        number = number.rstrip("0").rstrip(".")
+    return number + space + name
+
+
 def parse_duration_s(text: str) -> float:
     """The length in seconds that `50ms`, `2 s` or `1.5min` names.
 

@@ -124,6 +124,7 @@ class Check(Frozen):
     """One thing that was verified about a candidate; a failed one keeps it away from traffic."""
 
     candidate: str
+    """Origin of the candidate."""
     name: CheckName
     runtime: str | None = None
     """The runtime it speaks of; None: all of them."""

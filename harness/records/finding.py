@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from harness.records.frozen import Frozen
 from harness.records.load import StepResult
-from harness.units import Unit
+from harness.units import Unit, format_number
 
 
 class Estimate(Frozen):
@@ -121,6 +121,12 @@ class Table:
     rows: tuple[tuple[str | float | int | bool | None, ...], ...]
     note: str | None = None
 
+    def texts(self) -> tuple[tuple[str, ...], ...]:
+        """The rows as a reader sees them: numbers with their unit, booleans as yes and no, holes as nothing."""
+        return tuple(
+            tuple(_text(value, field.unit) for value, field in zip(row, self.fields, strict=True)) for row in self.rows
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Chart:
@@ -157,3 +163,13 @@ class Document:
     """What `summary.json` holds; made of plain JSON values."""
     verdict: Verdict
     steps: tuple[StepResult, ...]
+
+
+def _text(value: str | float | int | bool | None, unit: Unit | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    return format_number(value, unit) if unit is not None else f"{value:g}"

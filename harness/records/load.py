@@ -108,4 +108,7 @@ class StepResult(Frozen):
     """The same of done - sent."""
     lag_p99_s: float | None
     """p99 of sent - due: how late the generator was."""
+    curve: tuple[tuple[float, float], ...] = ()
+    """The distribution of the scheduled latency, thinned for drawing: (share, seconds), up to the last share that the
+    sample supports."""
     warnings: tuple[str, ...] = ()

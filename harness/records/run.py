@@ -31,6 +31,11 @@ class Cause(StrEnum):
     UNKNOWN = "unknown"
 
 
+INFRASTRUCTURE = frozenset(
+    {Cause.TARGET, Cause.GENERATOR, Cause.BENCHMARK, Cause.WORKER_LOST, Cause.NODE_LOST, Cause.DISK, Cause.MEMORY}
+)
+"""Causes that lie with the machine, not with the candidate: a cell that failed so is tried again on resume."""
+
 MESSAGE_LIMIT = 400
 
 
@@ -42,9 +47,15 @@ class Failure(Frozen):
 
     @classmethod
     def of(cls, cause: Cause, error: BaseException | str) -> "Failure":
-        """A failure with its message on one line, cut to `MESSAGE_LIMIT` characters."""
+        """A failure with its message on one line of at most `MESSAGE_LIMIT` characters.
+
+        Of a text with many lines, such as one that ends with a log, the first and the last are kept: what failed, and
+        what it said last.
+        """
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-        line = " ".join(text.split())
+        lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()] or [""]
+        half = MESSAGE_LIMIT // 2
+        line = lines[0] if len(lines) == 1 else f"{lines[0][:half]} … {lines[-1][-half + 3 :]}"
         return cls(cause=cause, message=line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…")
 
 
@@ -75,6 +86,8 @@ class Run(Frozen):
     id: str
     scenario: str
     """Name of the scenario: its file's, without the suffix."""
+    data_folder: str
+    """Where relative paths of the scenario's data begin, as an absolute path; for resuming, never printed."""
     scenario_sha256: str
     data_sha256: str
     """Digest of the table's content, its columns and the split."""
@@ -111,6 +124,7 @@ class MicroResult(Frozen):
 
     cell: str
     candidate: str
+    """Origin of the candidate."""
     benchmark: str
     """What was timed, such as `predict`."""
     runtime: str | None
@@ -126,6 +140,8 @@ class Progress:
     stage: str
     cell: int
     cells: int
+    label: str
+    """The cell's."""
     message: str
-    best: str | None
-    left_s: float | None
+    left_s: float
+    """A guess."""

@@ -1,0 +1,293 @@
+"""Child processes that never outlive their purpose.
+
+In: a command, cores, a log file. Out: `child`, a running process that is gone when its block is left, and
+`child_servers`, several that share one port; `die_with_parent`, which a child calls in its own main, so that it is gone
+too when the parent is killed; `wait_ready`, for whatever answers HTTP; `on_cores`; `log_tail`. A child is only ever
+stopped by its own id.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from harness.clock import Clock, SystemClock
+from harness.errors import InfrastructureError, UsageError
+
+STOP_S = 5.0
+"""How long a process group has to obey SIGTERM before it gets SIGKILL."""
+
+LOOPBACK = "127.0.0.1"
+"""Where everything that is started here listens, and nowhere else."""
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted: a load generator opens hundreds at once, and one too many costs it a second
+(the retransmission of its first packet), which would pass for the server's latency."""
+
+PR_SET_PDEATHSIG = 1
+"""From `linux/prctl.h`."""
+
+_PARENT = "HARNESS_PARENT_PID"
+_POLL_S = 0.02
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process as soon as its parent is gone, however that died; call it first in a child.
+
+    Linux only (`prctl(PR_SET_PDEATHSIG)`); elsewhere it does nothing. The signal follows the *thread* that started the
+    child, so a child must be started from a thread that lives as long as it is needed.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise InfrastructureError(f"prctl(PR_SET_PDEATHSIG) failed: {os.strerror(ctypes.get_errno())}.")
+    # A parent that died before the call above sends no signal any more. Removed, so that a process of our own that is
+    # started without `child` does not take our parent for its own.
+    parent = os.environ.pop(_PARENT, None)
+    if parent is not None and os.getppid() != int(parent):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def child(
+    command: Sequence[str],
+    *,
+    log: Path,
+    cores: tuple[int, ...] = (),
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `command` in a session of its own, on `cores` (empty: any), appending what it prints to `log`.
+
+    `environment` is added to ours. On leaving, its whole process group is ended: SIGTERM, at most `STOP_S` seconds,
+    SIGKILL. Raises InfrastructureError where it cannot be started.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    surroundings = {**os.environ, **(environment or {}), _PARENT: str(os.getpid())}
+    # A child inherits the cores of the thread that starts it; setting them there and back costs nothing, where a
+    # preexec_fn is unsafe in a process that has threads, and setting them after the start leaves the child's first
+    # threads (a BLAS pool, say) where they were.
+    with log.open("ab") as output, on_cores(cores):
+        try:
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=surroundings,
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise InfrastructureError(f"Cannot start {command[0]}: {error}.") from error
+    try:
+        yield process
+    finally:
+        _end_group(process)
+
+
+@contextlib.contextmanager
+def child_servers(
+    command: Sequence[str],
+    *,
+    what: str,
+    log: Path,
+    count: int = 1,
+    port: int = 0,
+    cores: tuple[int, ...] = (),
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = 60.0,
+) -> Iterator[int]:
+    """Run `count` children of `command` that share one loopback port, and yield the port (0: the system's choice).
+
+    Each child gets `--fd`, its own listening socket, and `--ready-fd`, a pipe to call `announce_ready` on. The block is
+    entered when all have. Raises UsageError on a port that is taken, and InfrastructureError, naming `what` and with
+    the end of the log, where a child ends first or takes longer than `timeout_s` seconds.
+    """
+    clock = SystemClock()
+    deadline_s = clock.monotonic_s() + timeout_s
+    with contextlib.ExitStack() as stack:
+        # Sockets that listen before the child runs: no port is chosen twice, and no connection is refused.
+        sockets = [stack.enter_context(sock) for sock in _listening(port, count)]
+        started: list[tuple[subprocess.Popen[bytes], int]] = []
+        for sock in sockets:
+            ready, announce = os.pipe()
+            stack.callback(os.close, ready)
+            try:
+                full = [*command, "--fd", str(sock.fileno()), "--ready-fd", str(announce)]
+                fds = (sock.fileno(), announce)
+                process = stack.enter_context(child(full, log=log, cores=cores, environment=environment, pass_fds=fds))
+            finally:
+                os.close(announce)
+            started.append((process, ready))
+        bound: int = sockets[0].getsockname()[1]
+        for sock in sockets:
+            sock.close()  # or connections would still be queued here when the children are gone
+        for process, ready in started:
+            _wait_announced(process, ready, deadline_s - clock.monotonic_s(), f"{what} on port {bound}", log)
+        yield bound
+
+
+def announce_ready(fd: int) -> None:
+    """Tell the parent, over the pipe it gave, that requests are answered from now on."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(fd, b"1")
+    os.close(fd)
+
+
+@contextlib.contextmanager
+def on_cores(cores: tuple[int, ...]) -> Iterator[None]:
+    """This thread, and what it starts, runs on `cores` (empty: as before) until the block is left.
+
+    Raises InfrastructureError where the machine has no such cores, or forbids them.
+    """
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:
+        listed = ", ".join(map(str, cores))
+        raise InfrastructureError(
+            f"Cannot run on cores {listed}: {error}. Cores to be had: {sorted(before)}."
+        ) from error
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def log_tail(log: Path, lines: int = 15) -> str:
+    """The last `lines` lines of a log; a sentence in their place where there are none."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 400 * lines))
+            text = file.read().decode(errors="replace").strip()
+    except FileNotFoundError:
+        text = ""
+    return "\n".join(text.splitlines()[-lines:]) or "(it printed nothing)"
+
+
+def wait_ready(
+    url: str,
+    *,
+    timeout_s: float,
+    what: str,
+    log: Path | None = None,
+    process: subprocess.Popen[bytes] | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Ask `url` until it answers 200.
+
+    Raises InfrastructureError, naming `what` and with the end of `log`, when that takes longer than `timeout_s` seconds
+    or `process` ends before.
+    """
+    ours = clock or SystemClock()
+    deadline_s = ours.monotonic_s() + timeout_s
+    last = "no answer"
+    while (left_s := deadline_s - ours.monotonic_s()) > 0:
+        if process is not None and process.poll() is not None:
+            raise InfrastructureError(
+                f"{what} ended with status {process.returncode} before it was ready at {url}.{_printed(log)}"
+            )
+        last = _asked(url, min(2.0, left_s))
+        if last == "":
+            return
+        ours.sleep(_POLL_S)
+    raise InfrastructureError(f"{what} was not ready at {url} within {timeout_s:g} s ({last}).{_printed(log)}")
+
+
+def _printed(log: Path | None) -> str:
+    return f" The end of its log, {log}:\n{log_tail(log)}" if log else ""
+
+
+def _listening(port: int, count: int) -> list[socket.socket]:
+    """`count` sockets that listen on one loopback port; the kernel spreads connections over them."""
+    made: list[socket.socket] = []
+    try:
+        if count > 1 and port != 0:
+            # Sockets that may share a port may share it with a stranger's too; one that may not finds out.
+            socket.create_server((LOOPBACK, port)).close()
+        for _ in range(count):
+            made.append(socket.create_server((LOOPBACK, port), backlog=BACKLOG, reuse_port=count > 1))
+            port = made[0].getsockname()[1]
+    except (OSError, OverflowError) as error:
+        for sock in made:
+            sock.close()
+        raise UsageError(f"Cannot listen on {LOOPBACK}:{port}: {error}. Choose another port, or 0 for any.") from error
+    return made
+
+
+def _wait_announced(process: subprocess.Popen[bytes], ready: int, timeout_s: float, what: str, log: Path) -> None:
+    readable, _, _ = select.select([ready], [], [], max(0.0, timeout_s))
+    if not readable:
+        raise InfrastructureError(f"{what} was not ready in time.{_printed(log)}")
+    if not os.read(ready, 1):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+        raise InfrastructureError(f"{what} ended with status {process.returncode} before it was ready.{_printed(log)}")
+
+
+def _asked(url: str, timeout_s: float) -> str:
+    """Empty where `url` answers 200, else what it did in a word or two."""
+    # Loopback requests must not go through a proxy that the environment names.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=timeout_s) as answer:
+            return "" if answer.status == 200 else f"status {answer.status}"
+    except urllib.error.HTTPError as error:
+        return f"status {error.code}"
+    except (OSError, ValueError) as error:
+        return str(error) or type(error).__name__
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process group by its leader's id, and reap the leader.
+
+    The leader is reaped last: until then its id cannot be given to another process, so the signals cannot go astray.
+    """
+    clock = SystemClock()
+    try:
+        _signal_group(process, signal.SIGTERM)
+        deadline_s = clock.monotonic_s() + STOP_S
+        while not _ended(process) and clock.monotonic_s() < deadline_s:
+            clock.sleep(_POLL_S)
+    finally:
+        # Also after the leader's own orderly end, for what it may have left behind; and on a second Ctrl-C.
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if process.returncode is not None and _exists(process.pid):
+        return  # someone polled it, so it is reaped, and its id has been given away since
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the leader has ended; unlike `poll`, this leaves it to be reaped."""
+    if process.returncode is not None or not hasattr(os, "waitid"):
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

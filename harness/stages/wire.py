@@ -1,0 +1,265 @@
+"""The wire: the connections of the load generator, each a small state machine that the event loop calls.
+
+In: requests ready to be written, and the rows of a step that ask for them. Out: what came back for each row, with the
+moments of writing and of the answer's last byte. A greenlet per request would cost more than the request; here a
+request is one write and one call back. Only `stages.locustfile` imports this, after Locust has patched the interpreter.
+"""
+
+import errno
+import socket
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import gevent
+import numpy as np
+from gevent.monkey import get_original
+from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
+
+from harness.records.load import NEVER, NO_STATUS, Outcome
+from harness.stages.load import unpack
+
+READ, WRITE = 1, 2
+"""What gevent's event loop watches a descriptor for."""
+
+_RECEIVE_BYTES = 65536
+
+_plain_socket = get_original("socket", "socket")
+
+now_ns: Callable[[], int] = time.monotonic_ns
+"""The clock of all exchanges; kernel timers run on the same one."""
+
+
+class Traffic(Protocol):
+    """What a connection tells of the row it is busy with."""
+
+    payload: Sequence[int]
+    sent: "array[int]"
+    epoch_ns: int
+    fault: Exception | None
+
+    def connect(self, row: int) -> None:
+        """The row needs a new connection after all."""
+        ...
+
+    def answered(self, row: int, done_ns: int, answer: "Answer") -> None:
+        """A whole answer came."""
+        ...
+
+    def finished(self, row: int, done_ns: int, outcome: Outcome) -> None:
+        """The row came to its end."""
+        ...
+
+
+class Answer(HTTPResponseParser):
+    """One HTTP answer as it comes in; the parser calls the methods that begin with an underscore."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = bytearray()
+        self.complete = False
+        self.status = NO_STATUS
+        self.reusable = False
+        """The connection may carry another exchange."""
+
+    def read(self, data: bytes) -> None:
+        """Take what came from the socket, empty at its end. Raises HTTPParseError on what is no HTTP answer."""
+        try:
+            self.feed(data)
+        except HTTPParseError:
+            # What follows a whole answer spoils the connection, not the answer.
+            self.reusable = False
+            if not self.complete:
+                raise
+
+    def _on_message_begin(self) -> None:
+        self.reusable = False  # after a whole answer: a second one to the same request
+
+    def _on_body(self, part: bytearray) -> None:
+        if not self.complete:
+            self.body += part
+
+    def _on_message_complete(self) -> None:
+        status = self.get_code()
+        if self.complete or status < 200:  # an interim answer (1xx) is followed by the real one
+            return
+        self.complete, self.status, self.reusable = True, status, self.should_keep_alive()
+
+    def _on_headers_complete(self) -> bool:
+        return False
+
+    def _on_status(self, text: str) -> None: ...
+
+    def _on_header_field(self, text: str) -> None: ...
+
+    def _on_header_value(self, text: str) -> None: ...
+
+
+class Wire:
+    """The way to the endpoint: its address, the requests ready to be written, and the idle connections."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self.family, self.address = _resolved(setup["host"], setup["port"], setup["timeout_s"])
+        self.path: str = setup["path"]
+        self.timeout_ns = round(setup["timeout_s"] * 1e9)
+        self.in_flight_max: int = setup["in_flight_max"]
+        with np.load(setup["bodies"]) as file:
+            arrays = dict(file)
+        head = f"POST {self.path} HTTP/1.1\r\nHost: {setup['authority']}\r\nContent-Type: application/json\r\n"
+        self.requests = [
+            f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in unpack("payloads", arrays)
+        ]
+        self.expected = unpack("expected", arrays) if "expected" in arrays else None
+        # First in, first out: a server of several processes holds some connections in each, and the last used one
+        # again and again would load one process and rest the others.
+        self.idle: deque[Connection] = deque()
+
+    def idle_connection(self) -> "Connection | None":
+        """One that is open; those that the server has closed meanwhile are dropped."""
+        while self.idle:
+            connection = self.idle.popleft()
+            if connection.usable():
+                return connection
+            connection.close()
+        return None
+
+
+class Connection:
+    """One connection, called by the event loop: connecting, idle, or busy with the exchange of one row."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._traffic: Traffic | None = None
+        self._row = NEVER
+        self._answer = Answer()
+        self._unsent = memoryview(b"")
+        self._used = False
+        self._socket = _plain_socket(wire.family, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop = gevent.get_hub().loop
+        self._reader = loop.io(self._socket.fileno(), READ)
+        self._writer = loop.io(self._socket.fileno(), WRITE)
+
+    def connect(self, traffic: Traffic, row: int) -> None:
+        """Connect, then send the request of `row`."""
+        self._traffic, self._row = traffic, row
+        if self._socket.connect_ex(self._wire.address) in (0, errno.EINPROGRESS):
+            self._writer.start(self._guarded, self._connected)
+        else:
+            self._fail()
+
+    def usable(self) -> bool:
+        """Whether an idle connection still stands; its end may have come and the event loop not have seen it yet."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False  # the end, or bytes that nobody asked for
+
+    def send(self, traffic: Traffic, row: int) -> None:
+        """Send the request of `row` on a connection that stands."""
+        self._traffic, self._row, self._answer = traffic, row, Answer()
+        request = self._wire.requests[traffic.payload[row]]
+        traffic.sent[row] = now_ns() - traffic.epoch_ns
+        try:
+            count = self._socket.send(request)
+        except BlockingIOError:
+            count = 0
+        except OSError:
+            traffic.sent[row] = NEVER
+            if self._used:  # closed since it was looked at, and not a byte has left: no failure of an exchange
+                self.close()
+                traffic.connect(row)
+            else:
+                self._fail()
+            return
+        if count < len(request):
+            self._unsent = memoryview(request)[count:]
+            self._writer.start(self._guarded, self._writable)
+
+    def close(self) -> None:
+        """Close it; of an exchange that is under way nothing is recorded here."""
+        for watcher in (self._reader, self._writer):
+            watcher.stop()
+            watcher.close()
+        self._socket.close()
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        # The event loop would print what is raised and go on; a step that met a bug of ours must not look measured.
+        traffic = self._traffic
+        try:
+            step()
+        except Exception as error:
+            if traffic is None:
+                raise
+            traffic.fault = error
+
+    def _connected(self) -> None:
+        self._writer.stop()
+        if self._traffic is None or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0:
+            self._fail()
+            return
+        self._reader.start(self._guarded, self._readable)
+        self.send(self._traffic, self._row)
+
+    def _writable(self) -> None:
+        try:
+            count = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._fail()
+            return
+        self._unsent = self._unsent[count:]
+        if not self._unsent:
+            self._writer.stop()
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+            done_ns = now_ns()
+            if self._traffic is not None:
+                self._answer.read(data)
+        except BlockingIOError:
+            return
+        except (OSError, HTTPParseError):
+            self._fail()
+            return
+        if self._traffic is None or not (data or self._answer.complete):
+            self._fail()
+        elif self._answer.complete:
+            self._answered(self._traffic, done_ns)
+
+    def _answered(self, traffic: Traffic, done_ns: int) -> None:
+        row, answer = self._row, self._answer
+        self._traffic, self._used = None, True
+        if answer.reusable and not self._unsent:
+            self._wire.idle.append(self)
+        else:
+            self.close()
+        traffic.answered(row, done_ns, answer)
+
+    def _fail(self) -> None:
+        """It broke: a failed exchange, or where it was idle, none."""
+        self.close()
+        if self._traffic is not None:
+            self._traffic.finished(self._row, now_ns(), Outcome.CONNECTION)
+        elif self in self._wire.idle:
+            self._wire.idle.remove(self)
+
+
+def _resolved(host: str, port: int, timeout_s: float) -> tuple[int, Any]:
+    """Family and address of the endpoint; of several, such as both of localhost, the first that takes a connection."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for family, _, _, _, address in found:
+        try:
+            socket.create_connection((str(address[0]), int(address[1])), timeout_s).close()
+        except OSError:
+            continue
+        return family, address
+    return found[0][0], found[0][4]

@@ -1,0 +1,137 @@
+"""Records are frozen, closed, finite, and survive a round trip through JSON."""
+
+import pytest
+from pydantic import ValidationError
+
+from harness.records.candidate import Artifact, Evaluated, better
+from harness.records.finding import Answer, Estimate, GateVerdict, Verdict
+from harness.records.run import MESSAGE_LIMIT, Cause, Failure
+from harness.records.scenario import Cell, Gate, Scenario, cells
+from harness.units import Unit
+
+
+def scenario(**changes: object) -> Scenario:
+    values = {
+        "question": "Which?",
+        "data": {"source": "sklearn:iris"},
+        "search": {"engines": ["random_search", "optuna_search"], "seeds": [1, 2]},
+        "serve": [{"target": "asgi", "runtimes": ["onnx"], "replicas": [1, 2]}, {"target": "null"}],
+    }
+    return Scenario.model_validate(values | changes)
+
+
+def test_a_scenario_survives_a_round_trip() -> None:
+    given = scenario()
+    assert Scenario.model_validate_json(given.model_dump_json()) == given
+
+
+def test_a_record_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        scenario().question = "another"  # type: ignore[misc]
+
+
+def test_the_plan_holds_every_combination_once_in_working_order() -> None:
+    planned = cells(scenario(), {"null"})
+    assert [cell.kind for cell in planned] == ["search"] * 4 + ["candidate"] * 3 + ["serve"] * 7 + ["micro"] * 3
+    served = {(cell.candidate, cell.runtime, cell.target, cell.replicas) for cell in planned if cell.kind == "serve"}
+    origins = ("baseline", "random_search", "optuna_search")
+    assert served == {(origin, "onnx", "asgi", count) for origin in origins for count in (1, 2)} | {
+        (None, None, "null", 1)
+    }
+    assert len({cell.id for cell in planned}) == len(planned)
+
+
+def test_a_cell_is_known_by_what_determines_it() -> None:
+    def ids(given: Scenario) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for cell in cells(given, {"null"}):
+            found.setdefault(cell.kind, set()).add(cell.id)
+        return found
+
+    first = ids(scenario())
+    assert ids(scenario(question="In other words?")) == first
+    reloaded = ids(scenario(load={"seed": 99}))
+    assert reloaded["search"] == first["search"]
+    assert reloaded["serve"].isdisjoint(first["serve"])
+    assert all(ids(scenario(data={"source": "sklearn:wine"}))[kind].isdisjoint(first[kind]) for kind in first)
+
+
+def test_a_list_that_names_a_thing_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"search.engines names one thing twice"):
+        scenario(search={"engines": ["random_search", "random_search"]})
+
+
+def test_a_gate_has_exactly_one_bound() -> None:
+    for bounds in ({}, {"at_least": 1.0, "at_most": 2.0}):
+        with pytest.raises(ValidationError, match="exactly one"):
+            Gate.model_validate({"name": "g", "measure": "score", **bounds})
+
+
+def test_an_evaluation_is_a_score_or_a_failure() -> None:
+    scored = Evaluated(configuration={"family": "ridge"}, fold_scores=(0.5, 1.0), duration_s=1.0, worker=0)
+    assert scored.score == 0.75
+    with pytest.raises(ValidationError):
+        Evaluated(configuration={}, duration_s=1.0, worker=0)
+    with pytest.raises(ValidationError):
+        failure = Failure(cause=Cause.DATA, message="")
+        Evaluated(configuration={}, fold_scores=(1.0,), duration_s=1.0, worker=0, failure=failure)
+
+
+def test_an_artifact_is_a_file_or_a_reason() -> None:
+    with pytest.raises(ValidationError):
+        Artifact(runtime="onnx")
+    with pytest.raises(ValidationError):
+        Artifact(runtime="onnx", file="model.onnx", reason="both")
+
+
+def test_not_a_number_is_no_score() -> None:
+    with pytest.raises(ValidationError):
+        Estimate(value=float("nan"), unit=Unit.SCORE)
+
+
+def test_less_is_better_only_where_the_metric_says_so() -> None:
+    assert better("rmse", 1.0, than=2.0)
+    assert better("roc_auc", 2.0, than=1.0)
+    assert not better("roc_auc", 1.0, than=1.0)
+
+
+def test_a_failure_is_one_short_line() -> None:
+    failure = Failure.of(Cause.UNKNOWN, ValueError("first   part" + "x" * 1000))
+    assert failure.message.startswith("ValueError: first part")
+    assert len(failure.message) == MESSAGE_LIMIT
+
+
+def test_a_failure_with_a_log_keeps_what_failed_and_what_was_said_last() -> None:
+    failure = Failure.of(Cause.TARGET, "It did not start. Its log ends:\n" + "noise\n" * 500 + "NameError: x\n")
+    assert failure.message == "It did not start. Its log ends: … NameError: x"
+    long = Failure.of(Cause.TARGET, "a" * 1000 + "\n" + "b" * 1000)
+    assert len(long.message) == MESSAGE_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("answers", "whole"),
+    [
+        ([], Answer.PASS),
+        ([Answer.PASS, Answer.INCONCLUSIVE], Answer.INCONCLUSIVE),
+        ([Answer.INCONCLUSIVE, Answer.FAIL, Answer.PASS], Answer.FAIL),
+    ],
+)
+def test_the_worst_gate_is_the_verdict(answers: list[Answer], whole: Answer) -> None:
+    gates = tuple(
+        GateVerdict(
+            name="g",
+            answer=answer,
+            value=Estimate(value=1.0, unit=Unit.SCORE),
+            bound=0.5,
+            direction="at_least",
+            sentence="",
+        )
+        for answer in answers
+    )
+    assert Verdict(gates=gates).answer is whole
+
+
+def test_a_cell_is_told_in_a_few_words() -> None:
+    served = Cell(id="x", kind="serve", candidate="baseline", runtime="onnx", target="asgi", replicas=2)
+    assert served.label == "baseline onnx asgi x2"
+    assert Cell(id="x", kind="search", engine="random_search", seed=3).label == "random_search seed 3"
