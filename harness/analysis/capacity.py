@@ -1,0 +1,158 @@
+"""What each served cell carries: the highest open step that met the objective, and the closed peak beside it.
+
+In: the ledger and its reduced steps. Out: one `Capacity` per serve cell of the plan, also of those that were never
+loaded, with the reason.
+
+A step has met the objective where p99 of its scheduled latency is known and within the bound, and its share of errors
+is. A step whose sample is too small for a p99 has neither met nor missed it. The rate of a step that met it is the rate
+it offered, which is the same for every cell; what arrived in a window of Poisson arrivals differs from that by chance.
+Only where the generator or the server fell more than 1 % short does the measured throughput stand instead.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from harness.records.finding import Capacity, Estimate
+from harness.records.ledger import Ledger
+from harness.records.load import StepResult
+from harness.records.scenario import Cell, Objective
+from harness.units import Unit, format_number
+
+SHORTFALL = 0.01
+"""Share of the due rate that answers may lack before a step no longer counts as having carried what it offered."""
+
+NO_OBJECTIVE = "The scenario has no objective, so no rate is inside it."
+
+
+class Met(StrEnum):
+    """Whether a step met the objective."""
+
+    YES = "yes"
+    NO = "no"
+    UNDECIDED = "undecided"
+    """Too few samples for a p99, or none at all."""
+
+
+def met(result: StepResult, objective: Objective) -> Met:
+    """Whether an open step met `objective`; errors beyond the bound decide even where p99 is not known."""
+    if result.planned == 0:
+        return Met.UNDECIDED
+    if result.error_share > objective.error_share:
+        return Met.NO
+    p99_s = result.scheduled["p99"].value_s
+    if p99_s is None:
+        return Met.UNDECIDED
+    return Met.YES if p99_s <= objective.p99_s else Met.NO
+
+
+def offered_rps(result: StepResult) -> float:
+    """The rate an open step stands for: what it offered, or its throughput where more than 1 % of that is missing."""
+    planned_rps = result.step.rate_rps or 0.0
+    window_s = result.step.duration_s - result.step.warmup_s
+    due_rps = result.planned / window_s if window_s > 0 else 0.0
+    if result.throughput_rps >= (1 - SHORTFALL) * due_rps:
+        return planned_rps
+    return min(planned_rps, result.throughput_rps)
+
+
+def capacities(ledger: Ledger, results: Sequence[StepResult]) -> tuple[Capacity, ...]:
+    """One capacity per serve cell, in the order of the plan.
+
+    `rate` has as `low` the highest rate that met the objective (its value) and as `high` the lowest rate above it that
+    missed it: the truth lies between the two as far as this run looked. `high` is None, with a warning, where nothing
+    above was missed. A cell that missed the objective at every step has a capacity of 0, which is a finding; one whose
+    steps were undecided has none, which is not.
+    """
+    return tuple(_capacity(ledger, cell, results) for cell in ledger.plan if cell.kind == "serve")
+
+
+def p99_estimate(result: StepResult) -> Estimate:
+    """Scheduled p99 of a step."""
+    p99 = result.scheduled["p99"]
+    return Estimate(
+        value=p99.value_s,
+        unit=Unit.SECONDS,
+        low=p99.low_s,
+        high=p99.high_s,
+        n=result.succeeded,
+        reason=p99.reason,
+        warnings=result.warnings,
+    )
+
+
+def _capacity(ledger: Ledger, cell: Cell, results: Sequence[StepResult]) -> Capacity:
+    steps = [result for result in results if result.cell == cell.id]
+    reason = _why_not_loaded(ledger, cell)
+    rate, best = _rate([step for step in steps if step.step.mode == "open"], ledger.scenario.load.objective, reason)
+    return Capacity(
+        cell=cell.id,
+        candidate=cell.candidate,
+        runtime=cell.runtime,
+        target=cell.target or "",
+        replicas=cell.replicas or 1,
+        rate=rate,
+        p99=p99_estimate(best) if best else Estimate(value=None, unit=Unit.SECONDS, reason=_why_no_p99(rate)),
+        step=best.id if best else None,
+        peak=_peak([step for step in steps if step.step.mode == "closed"], reason),
+    )
+
+
+def _rate(
+    steps: Sequence[StepResult], objective: Objective | None, not_loaded: str | None
+) -> tuple[Estimate, StepResult | None]:
+    if not steps:
+        return _none(not_loaded or "No open step was run."), None
+    if objective is None:
+        return _none(NO_OBJECTIVE), None
+    by_rate = sorted(steps, key=lambda step: step.step.rate_rps or 0.0)
+    answers = [met(step, objective) for step in by_rate]
+    missed = [step.step.rate_rps or 0.0 for step, answer in zip(by_rate, answers, strict=True) if answer is Met.NO]
+    if Met.YES not in answers:
+        if Met.UNDECIDED in answers:
+            return _none("No open step had enough samples for a p99, so none can be said to have met it."), None
+        lowest = format_number(missed[0], Unit.RPS)
+        warning = f"No open step met the objective; the lowest rate tried was {lowest}."
+        n = sum(step.planned for step in by_rate)
+        return Estimate(value=0.0, unit=Unit.RPS, low=0.0, high=missed[0], n=n, warnings=(warning,)), None
+    best = max(
+        (step for step, answer in zip(by_rate, answers, strict=True) if answer is Met.YES),
+        key=lambda step: (offered_rps(step), step.step.number),
+    )
+    asked = best.step.rate_rps or 0.0
+    value = offered_rps(best)
+    above = [rate for rate in missed if rate > asked]
+    warnings = list(best.warnings)
+    if not above:
+        warnings.append("Capacity is at least this: no step above it missed the objective.")
+    if any(rate <= asked for rate in missed):
+        at = format_number(min(rate for rate in missed if rate <= asked), Unit.RPS)
+        warnings.append(f"A step at no higher a rate missed the objective ({at}): the cell is not stable at this rate.")
+    if value < asked:
+        warnings.append(f"The step offered {format_number(asked, Unit.RPS)}; fewer answers arrived in its window.")
+    high = min(above) if above else None
+    return Estimate(value=value, unit=Unit.RPS, low=value, high=high, n=best.planned, warnings=tuple(warnings)), best
+
+
+def _peak(steps: Sequence[StepResult], not_loaded: str | None) -> Estimate:
+    if not steps:
+        return _none(not_loaded or "No closed step was run.")
+    best = max(steps, key=lambda step: step.throughput_rps)
+    return Estimate(value=best.throughput_rps, unit=Unit.RPS, n=best.succeeded, warnings=best.warnings)
+
+
+def _none(reason: str) -> Estimate:
+    return Estimate(value=None, unit=Unit.RPS, reason=reason)
+
+
+def _why_no_p99(rate: Estimate) -> str:
+    return rate.reason or "No open step met the objective."
+
+
+def _why_not_loaded(ledger: Ledger, cell: Cell) -> str | None:
+    """The reason of a cell without steps; None where its steps speak for themselves."""
+    if any(entry.cell == cell.id for entry in ledger.steps):
+        return None
+    for result in ledger.results:
+        if result.id == cell.id and result.failure is not None:
+            return f"Never loaded: {result.failure.message}"
+    return "Never loaded: the run did not come to it."

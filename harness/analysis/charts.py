@@ -1,0 +1,390 @@
+"""Drawing: the only room that knows matplotlib.
+
+In: pictures as data (`Lines`, `Rows`). Out: `Chart`, as SVG and PNG. The same picture gives the same bytes. Colours are
+those of the Okabe-Ito palette that reach a contrast of 3:1 on white, and nothing is told by colour alone: lines differ
+in marker and dash too and carry their name at their end. Text is black and stays text in the SVG.
+"""
+
+import html
+import io
+import math
+import re
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
+
+from harness.records.finding import Chart
+from harness.units import Unit, format_bound
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MOST_LINES = 8
+"""More named lines on one axis cannot be told apart."""
+
+LABEL_LIMIT = 36
+_WIDTH_IN = 9.0
+_DPI = 144
+_GREY = "#595959"
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
+
+_STYLE: Any = {
+    "svg.hashsalt": "harness",
+    "svg.fonttype": "none",
+    # A candidate's or a column's name may hold a dollar sign.
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _GREY,
+    "axes.labelcolor": "#000000",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "xtick.color": _GREY,
+    "ytick.color": _GREY,
+    "xtick.labelcolor": "#000000",
+    "ytick.labelcolor": "#000000",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What runs along an axis, in base units."""
+
+    title: str
+    unit: Unit
+    log: bool = False
+    nines: bool = False
+    """Values are shares, spaced by their distance to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A named line through measured points; intervals and hollow points are given per point, or not at all."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    style: int
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+    hollow: tuple[bool, ...] = ()
+    companion: bool = False
+    """Belongs to the named line of the same style: drawn thin, without a name."""
+    stairs: bool = False
+    """Holds its value until the next point."""
+    markers: int | None = None
+    """Markers on about this many points; None: on each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Lines on one pair of axes; `rule` is a named horizontal line."""
+
+    key: str
+    title: str
+    description: str
+    x: Axis
+    y: Axis
+    lines: tuple[Line, ...]
+    rule: tuple[float, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A value with its interval; `text` stands beside it, alone where there is no value."""
+
+    value: float | None
+    text: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One name, in lines, with a dot per column."""
+
+    label: tuple[str, ...]
+    dots: tuple[Dot, ...]
+    filled: bool
+    bold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Names down, columns across: several measures of the same things, each on its own axis."""
+
+    key: str
+    title: str
+    description: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def draw(picture: Lines | Rows) -> Chart:
+    """The picture as a chart."""
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # A name may hold characters that the font lacks: the picture shows boxes, the SVG leaves them to the reader.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = _draw_lines(picture) if isinstance(picture, Lines) else _draw_rows(picture)
+        svg, png = io.BytesIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+    return Chart(picture.key, picture.title, picture.description, _own_ids(svg.getvalue(), picture), png.getvalue())
+
+
+def shortened(text: str, limit: int = LABEL_LIMIT) -> str:
+    """A name that fits its place: what is too long loses its middle, for names differ at their ends."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+
+
+def _own_ids(svg: bytes, picture: Lines | Rows) -> bytes:
+    """The SVG alone, its ids made unique so that several can stand in one page, named for screen readers."""
+    text = svg.decode()
+    text = text[text.index("<svg") :]
+    prefix = re.sub(r"[^a-z0-9]+", "-", picture.key.lower())
+
+    def inside_a_tag(tag: re.Match[str]) -> str:
+        return re.sub(r' id="|href="#|url\(#', lambda found: found[0] + prefix + "-", tag[0])
+
+    head, tag, body = re.sub(r"<[^>]*>", inside_a_tag, text).partition(">")
+    head = head.replace("<svg", f'<svg role="img" aria-labelledby="{prefix}-title {prefix}-description"', 1)
+    named = f'<title id="{prefix}-title">{html.escape(picture.title)}</title>'
+    described = f'<desc id="{prefix}-description">{html.escape(picture.description)}</desc>'
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", f"{head}{tag}{named}{described}{body}").encode()
+
+
+def _figure(title: str, height_in: float) -> tuple[Figure, float]:
+    """An empty figure with its title, and the height (0 to 1) below the title."""
+    lines = textwrap.wrap(title, 92) or [""]
+    height = height_in + 0.22 * len(lines)
+    figure = Figure(figsize=(_WIDTH_IN, height))
+    FigureCanvasAgg(figure)
+    figure.text(0.012, 1 - 0.1 / height, "\n".join(lines), ha="left", va="top", fontsize=11.5, fontweight="bold")
+    return figure, 1 - (0.22 * len(lines) + 0.2) / height
+
+
+def _draw_lines(picture: Lines) -> Figure:
+    figure, top = _figure(picture.title, 4.2)
+    axes = figure.add_axes((0.1, 0.14, 0.86, top - 0.14))
+    for line in picture.lines:
+        _draw_line(axes, line, picture.x)
+    if picture.rule is not None:
+        value, name = picture.rule
+        axes.axhline(value, color="#000000", linewidth=1.2, linestyle=(0, (6, 2)))
+        axes.annotate(
+            name,
+            (0, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(5, 5),
+            textcoords="offset points",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
+        )
+    _scale(axes, picture.x, "x", [x for line in picture.lines for x in line.x])
+    _scale(axes, picture.y, "y", [y for line in picture.lines for y in line.y])
+    _name_lines(figure, axes, [line for line in picture.lines if not line.companion], picture.x)
+    return figure
+
+
+def _draw_line(axes: Axes, line: Line, x_axis: Axis) -> None:
+    colour, marker = PALETTE[line.style % len(PALETTE)], MARKERS[line.style % len(MARKERS)]
+    x = [_nines(value) for value in line.x] if x_axis.nines else list(line.x)
+    every = None if line.markers is None else max(1, len(x) // line.markers)
+    axes.plot(
+        x,
+        line.y,
+        color=colour,
+        linewidth=1.0 if line.companion else 1.8,
+        linestyle=":" if line.companion else DASHES[line.style % len(DASHES)],
+        drawstyle="steps-post" if line.stairs else "default",
+        marker=None if line.hollow else marker,
+        markersize=3.5 if line.companion else 5.5,
+        markevery=every,
+    )
+    for hollow in (False, True):
+        points = [(a, b) for a, b, is_hollow in zip(x, line.y, line.hollow, strict=False) if is_hollow is hollow]
+        if points:
+            axes.plot(
+                *zip(*points, strict=True),
+                linestyle="none",
+                marker=marker,
+                markersize=3.5 if line.companion else 6.5,
+                color=colour,
+                markerfacecolor="white" if hollow else colour,
+                zorder=3,
+            )
+    for a, low, high in zip(x, line.low, line.high, strict=False):
+        if low is not None and high is not None:
+            axes.plot([a, a], [low, high], color=colour, linewidth=1.1, marker="_", markersize=6)
+
+
+def _name_lines(figure: Figure, axes: Axes, lines: Sequence[Line], x_axis: Axis) -> None:
+    """Write each line's name right of the axes, as close to its end as the other names allow."""
+    if not lines:
+        return
+    texts = [
+        figure.text(0, 0, shortened(line.label), fontsize=9, va="center", ha="left", color="#000000") for line in lines
+    ]
+    widest = max(text.get_window_extent().width for text in texts) / (figure.get_figwidth() * figure.dpi)
+    tick_width = max((label.get_window_extent().width for label in axes.get_yticklabels()), default=0.0) / (
+        figure.get_figwidth() * figure.dpi
+    )
+    box = axes.get_position()
+    left = tick_width + 0.05
+    axes.set_position((left, box.y0, 1 - left - widest - 0.065, box.height))
+    box = axes.get_position()
+    ends = []
+    for line in lines:
+        x = _nines(line.x[-1]) if x_axis.nines else line.x[-1]
+        shown = figure.transFigure.inverted().transform(axes.transData.transform((x, line.y[-1])))
+        ends.append((float(shown[0]), float(shown[1])))
+    gap = 0.2 / figure.get_figheight()
+    places = _spread([y for _, y in ends], gap, box.y0, box.y1)
+    for line, text, (x, y), place in zip(lines, texts, ends, places, strict=True):
+        colour = PALETTE[line.style % len(PALETTE)]
+        text.set_position((box.x1 + 0.045, place))
+        figure.add_artist(Line2D([x, box.x1 + 0.012, box.x1 + 0.026], [y, place, place], color=colour, linewidth=0.6))
+        figure.add_artist(
+            Line2D([box.x1 + 0.032], [place], color=colour, marker=MARKERS[line.style % len(MARKERS)], markersize=5.5)
+        )
+
+
+def _spread(wanted: Sequence[float], gap: float, bottom: float, top: float) -> list[float]:
+    """Places in the order of `wanted`, at least `gap` apart where there is room, within bottom and top."""
+    gap = min(gap, (top - bottom) / max(1, len(wanted)))
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    places = list(wanted)
+    lowest = bottom
+    for index in order:
+        places[index] = max(wanted[index], lowest)
+        lowest = places[index] + gap
+    highest = top
+    for index in reversed(order):
+        places[index] = min(places[index], highest)
+        highest = places[index] - gap
+    return places
+
+
+def _draw_rows(picture: Rows) -> Figure:
+    count = len(picture.rows)
+    height_in = 1.0 + 0.52 * count
+    figure, top = _figure(picture.title, height_in)
+    bottom = 0.62 / figure.get_figheight()
+    left, width = 0.27, 0.725 / len(picture.columns)
+    for index, title in enumerate(picture.columns):
+        axes = figure.add_axes((left + index * width, bottom, width - 0.045, top - bottom - 0.02))
+        axes.set_ylim(count - 0.5, -0.5)
+        axes.set_xlabel(title, fontsize=9.5)
+        axes.set_yticks(range(count))
+        axes.tick_params(axis="y", length=0)
+        axes.set_yticklabels([])
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axes.tick_params(axis="x", labelsize=8.5)
+        if index == 0:
+            axes.set_yticklabels(["\n".join(shortened(line, 30) for line in row.label) for row in picture.rows])
+            for label, row in zip(axes.get_yticklabels(), picture.rows, strict=True):
+                label.set_fontweight("bold" if row.bold else "normal")
+                label.set_fontsize(9)
+        _draw_dots(axes, [(row.dots[index], row.filled) for row in picture.rows])
+    return figure
+
+
+def _draw_dots(axes: Axes, dots: Sequence[tuple[Dot, bool]]) -> None:
+    known = [end for dot, _ in dots for end in (dot.value, dot.low, dot.high) if end is not None]
+    if known:
+        spread = max(known) - min(known) or abs(max(known)) or 1.0
+        axes.set_xlim(min(known) - 0.12 * spread, max(known) + 0.14 * spread)
+    else:
+        axes.set_xlim(0, 1)
+        axes.set_xticks([])
+    start, end = axes.get_xlim()
+    for place, (dot, filled) in enumerate(dots):
+        if dot.value is None:
+            axes.text(start + 0.03 * (end - start), place, dot.text, fontsize=8.5, va="center", color=_GREY)
+            continue
+        if dot.low is not None and dot.high is not None:
+            axes.plot([dot.low, dot.high], [place, place], color=PALETTE[0], linewidth=1.4, marker="|", markersize=7)
+        axes.plot(
+            [dot.value],
+            [place],
+            marker="o",
+            markersize=8,
+            color=PALETTE[0],
+            markerfacecolor=PALETTE[0] if filled else "white",
+            markeredgewidth=1.6,
+        )
+        axes.annotate(
+            dot.text, (dot.value, place), xytext=(0, 7), textcoords="offset points", fontsize=8.5, ha="center"
+        )
+
+
+def _scale(axes: Axes, axis: Axis, which: str, values: Sequence[float]) -> None:
+    side = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xlabel if which == "x" else axes.set_ylabel)(axis.title)
+    if axis.nines:
+        most = max([value for value in values if value < 1], default=0.9)
+        marks = [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999]
+        marks = [mark for mark in marks if mark <= most] or [0.0]
+        side.set_major_locator(FixedLocator([_nines(mark) for mark in marks]))
+        side.set_major_formatter(FixedFormatter([f"{100 * mark:.6g} %" for mark in marks]))
+        return
+    if axis.log:
+        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+        if axis.unit is Unit.COUNT:
+            _mark_counts(side, values)
+            return
+        positive = [value for value in values if value > 0]
+        narrow = bool(positive) and max(positive) / min(positive) < 40
+        side.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=12))
+        side.set_minor_formatter(NullFormatter())
+    elif which == "y" and axis.unit is Unit.RPS:
+        axes.set_ylim(bottom=0)
+    side.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, axis.unit)))
+
+
+def _mark_counts(side: XAxis | YAxis, values: Sequence[float]) -> None:
+    """A mark at each count that was measured: powers of ten mean nothing to requests in flight or to rows."""
+    marks = sorted(set(values))
+    marks = marks[:: math.ceil(len(marks) / 10)]
+    side.set_major_locator(FixedLocator(marks))
+    side.set_major_formatter(FixedFormatter([f"{mark:,.0f}" for mark in marks]))
+    side.set_minor_locator(NullLocator())
+
+
+def _tick(value: float, unit: Unit) -> str:
+    if value == 0:
+        return "0"
+    return format_bound(value, unit) if unit is Unit.SECONDS else f"{value:,.6g}"
+
+
+def _nines(share: float) -> float:
+    """Place of a share on an axis of nines: 0.9 at 1, 0.99 at 2."""
+    return -math.log10(max(1e-12, 1 - share))

@@ -1,0 +1,181 @@
+"""The report as a document: what was found, in the order in which a reader needs it.
+
+In: a run's ledger and its reduced steps (`read_steps` makes them from the run folder, one file at a time).
+Out: `Document`, which the exporters turn into bytes. The same records give the same document.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.analysis import load_tables, tables
+from harness.analysis.findings import Findings, findings
+from harness.analysis.reduce import reduce_step
+from harness.analysis.summary import summary
+from harness.errors import IntegrityError
+from harness.records.finding import Chart, Document, Section, Table
+from harness.records.ledger import Ledger
+from harness.records.load import StepResult
+from harness.stats.quantile import sample_floor
+from harness.store.exchanges import read_exchanges
+from harness.store.files import sha256_of
+from harness.store.runs import RunFolder
+from harness.units import Unit, format_bound
+
+
+def read_steps(run_folder: Path, ledger: Ledger) -> tuple[StepResult, ...]:
+    """Every recorded step, reduced; only one step's exchanges are in memory at a time.
+
+    Raises IntegrityError where a step's file is missing or not what it was when it was written.
+    """
+    folder = RunFolder(run_folder)
+    results = []
+    for entry in ledger.steps:
+        path = folder.exchanges(entry.id)
+        if not path.is_file() or sha256_of(path) != entry.exchanges_sha256:
+            what = "has changed since it was written" if path.is_file() else "is missing"
+            raise IntegrityError(
+                f"The exchanges of a step, {path}, are not what the run recorded: the file {what}. Restore it from a "
+                "copy, or run the scenario again; a report is not made from altered measurements."
+            )
+        results.append(reduce_step(entry, read_exchanges(path)))
+    return tuple(results)
+
+
+def document(ledger: Ledger, results: Sequence[StepResult]) -> Document:
+    """The whole report of a run."""
+    found = findings(ledger, results)
+    warnings = tuple(_warnings(found))
+    return Document(
+        title=ledger.scenario.question,
+        recommendation=found.ranking.sentence,
+        warnings=warnings,
+        sections=tuple(_sections(found)),
+        summary=summary(found, warnings).model_dump(mode="json"),
+        verdict=found.verdict,
+        steps=found.results,
+    )
+
+
+def _sections(found: Findings) -> Iterator[Section]:
+    # matplotlib takes half a second to import, and reading a run's steps needs none of it.
+    from harness.analysis import pictures
+    from harness.analysis.charts import Lines, Rows, draw
+
+    def drawn(picture: Lines | Rows | None) -> tuple[Chart, ...]:
+        return (draw(picture),) if picture is not None else ()
+
+    yield Section("Gates", _gate_words(found), tables=_filled(tables.gates(found)))
+    yield Section(
+        "Candidates",
+        () if found.ledger.candidates else ("No candidate came to be; the failures below say why.",),
+        drawn(pictures.candidates(found)),
+        _filled(tables.candidates(found), tables.configurations(found), tables.checks(found)),
+    )
+    if not found.capacities:
+        yield Section("Served", ("The scenario serves nothing, so no rate can be promised.",))
+    else:
+        yield Section(
+            "Served under open load",
+            () if found.results else ("No step of load was recorded.",),
+            drawn(pictures.open_load(found)),
+            _filled(load_tables.capacity(found), load_tables.open_steps(found)),
+        )
+        tail = pictures.tail(found)
+        if tail is not None:
+            picture, steps = tail
+            yield Section(
+                "The tail of the latency", charts=drawn(picture), tables=_filled(load_tables.curve(found, steps))
+            )
+        closed = load_tables.closed_steps(found)
+        if closed.rows:
+            yield Section("Served under closed load", (), drawn(pictures.closed_load(found)), (closed,))
+    if found.ledger.micro:
+        yield Section("Computing, in process", (), drawn(pictures.micro(found)), _filled(tables.micro(found)))
+    if any(cell.kind == "search" for cell in found.ledger.plan):
+        yield Section(
+            "Search",
+            () if found.ledger.trials else ("No trial was recorded.",),
+            drawn(pictures.search(found)),
+            _filled(tables.search(found), tables.trials(found)),
+        )
+    failures = tables.failures(found)
+    yield Section("Failures", () if failures.rows else ("Nothing failed.",), tables=_filled(failures))
+    yield Section("Machine and method", tuple(_method(found)), tables=_filled(tables.host(found)))
+
+
+def _filled(*made: Table) -> tuple[Table, ...]:
+    return tuple(table for table in made if table.rows)
+
+
+def _gate_words(found: Findings) -> tuple[str, ...]:
+    gates = found.verdict.gates
+    if not gates:
+        return ("The scenario has no gate, no objective and no expected score: nothing was asked that could fail.",)
+    told = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
+    counts = [
+        f"{count} {words}"
+        for answer, words in told.items()
+        if (count := sum(gate.answer.value == answer for gate in gates))
+    ]
+    return (f"Of {len(gates)} gate{'' if len(gates) == 1 else 's'}: {', '.join(counts)}.",)
+
+
+def _warnings(found: Findings) -> Iterator[str]:
+    """What a reader must know before any figure."""
+    ledger = found.ledger
+    if ledger.run.finished_utc is None:
+        yield "The run is not finished: what follows is what was recorded so far."
+    if ledger.host.shared_cores and found.results:
+        cores = ", ".join(map(str, sorted(set(ledger.host.generator_cores) & set(ledger.host.target_cores))))
+        yield (
+            f"The load generator and the servers shared cores ({cores}): capacities are lower, and latencies higher, "
+            "than the servers alone would show."
+        )
+    cell = found.recommended_cell
+    if cell is not None and cell.rate.value is not None:
+        for warning in cell.rate.warnings:
+            yield f"{found.label(cell.cell)}: {warning}"
+    warned = sum(bool(result.warnings) for result in found.results)
+    if warned:
+        yield f"{warned} of {len(found.results)} steps carry a warning of their own; the tables of steps print them."
+    failed = sum(result.failure is not None for result in ledger.results)
+    if failed:
+        yield f"{failed} of {len(ledger.plan)} cells failed; the failures are listed with their causes."
+    lost = sum(trial.evaluated.failure is not None for trial in ledger.trials)
+    if lost:
+        yield f"{lost} of {len(ledger.trials)} trials failed; they count in no score."
+
+
+def _method(found: Findings) -> Iterator[str]:
+    scenario, host = found.ledger.scenario, found.ledger.host
+    data, load = scenario.data, scenario.load
+    yield (
+        f"Data: {data.source}, predicting {data.target}; {data.holdout:.0%} of the rows were kept away from the search "
+        "and score the candidates. Score intervals are 95 % bootstrap intervals over these rows."
+    )
+    if found.results:
+        apart = "shared cores" if host.shared_cores else "were kept on cores of their own"
+        warmups = sorted({result.step.warmup_s for result in found.results})
+        spans = " to ".join(format_bound(end, Unit.SECONDS) for end in dict.fromkeys((warmups[0], warmups[-1])))
+        yield (
+            f"Load: {load.arrivals} arrivals in open steps, {load.rows} row{'' if load.rows == 1 else 's'} per "
+            f"request, a timeout of {format_bound(load.timeout_s, Unit.SECONDS)}, at most {load.in_flight_max} "
+            f"requests in flight. Generator and servers {apart}. The first {spans} of each step warm up and are not "
+            "measured."
+        )
+        yield (
+            "Scheduled latency counts from the moment a request was due to its answer, so a request that had to wait "
+            "for the generator or behind a pause shows it. Service latency counts from the moment it was sent. Lag is "
+            "the difference: how late the generator was. Percentiles are observed values (the inverse of the "
+            "empirical distribution) over successes; failed, dropped and censored requests count as errors."
+        )
+        yield (
+            "Intervals are 95 %: the wider of exact order statistics and a bootstrap over thirty slots of time, as "
+            "neighbouring requests wait for the same things. A percentile whose sample cannot bound it is not printed: "
+            f"p99 needs {sample_floor(0.99):,} successes, p99.9 needs {sample_floor(0.999):,}."
+        )
+    yield (
+        "Recommendation: among the candidates that passed their checks and carry the load inside the objective, the "
+        "best holdout score. All whose score interval overlaps the best one's are tied with it, and the tie goes to "
+        "capacity."
+    )

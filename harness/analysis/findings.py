@@ -1,0 +1,90 @@
+"""A run with everything that was concluded from it, in one place for those who tell it.
+
+In: the ledger and its reduced steps. Out: `Findings`, from which tables, charts, the summary and the document are made.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.analysis.capacity import capacities
+from harness.analysis.gate import verdict
+from harness.analysis.ranking import ranking
+from harness.records.candidate import MINIMISED, Trial
+from harness.records.finding import Capacity, Ranking, Verdict
+from harness.records.ledger import Ledger
+from harness.records.load import StepResult
+from harness.records.run import CellResult
+from harness.records.scenario import Cell, Metric
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A run, read."""
+
+    ledger: Ledger
+    results: tuple[StepResult, ...]
+    capacities: tuple[Capacity, ...]
+    ranking: Ranking
+    verdict: Verdict
+
+    @cached_property
+    def cells(self) -> dict[str, Cell]:
+        """The plan's cells by id."""
+        return {cell.id: cell for cell in self.ledger.plan}
+
+    @cached_property
+    def cell_results(self) -> dict[str, CellResult]:
+        """What became of the cells that were begun, by id."""
+        return {result.id: result for result in self.ledger.results}
+
+    @property
+    def metric(self) -> Metric | None:
+        """What was searched for; None where there is no candidate to tell and the scenario leaves it open."""
+        return next((one.metric for one in self.ledger.candidates), self.ledger.scenario.search.metric)
+
+    @property
+    def recommended_cell(self) -> Capacity | None:
+        """The served cell of the recommendation; of a run without candidates, the best one there is."""
+        for standing in self.ranking.standings:
+            if standing.candidate == self.ranking.recommended:
+                return standing.capacity
+        bare = [one for one in self.capacities if one.candidate is None]
+        return max(bare, key=lambda one: one.rate.value or -1.0, default=None)
+
+    def label(self, cell_id: str) -> str:
+        """A cell in a few words; its id where the plan does not know it."""
+        cell = self.cells.get(cell_id)
+        return cell.label if cell else cell_id
+
+    def steps_of(self, cell_id: str, mode: str) -> list[StepResult]:
+        """A cell's open or closed steps by what they asked for."""
+        own = [result for result in self.results if result.cell == cell_id and result.step.mode == mode]
+        return sorted(own, key=lambda result: (result.step.rate_rps or result.step.in_flight or 0, result.step.number))
+
+    def trials_of(self, cell_id: str) -> list[Trial]:
+        """A search cell's trials in the order in which they finished."""
+        return sorted((trial for trial in self.ledger.trials if trial.cell == cell_id), key=lambda trial: trial.number)
+
+    def causes_of(self, cell_id: str) -> dict[str, int]:
+        """Failed trials of a search cell, counted by cause."""
+        failures = (trial.evaluated.failure for trial in self.trials_of(cell_id))
+        return dict(sorted(Counter(failure.cause.value for failure in failures if failure is not None).items()))
+
+    def best_so_far(self, cell_id: str) -> list[tuple[Trial, float | None]]:
+        """A search cell's trials, each with the best score among it and those before it."""
+        metric, best, found = self.metric, None, []
+        for trial in self.trials_of(cell_id):
+            score = trial.evaluated.score
+            if score is not None and (best is None or (score < best if metric in MINIMISED else score > best)):
+                best = score
+            found.append((trial, best))
+        return found
+
+
+def findings(ledger: Ledger, results: Sequence[StepResult]) -> Findings:
+    """Conclude everything that a run's records support."""
+    carried = capacities(ledger, results)
+    ranked = ranking(ledger, carried, results)
+    return Findings(ledger, tuple(results), carried, ranked, verdict(ledger, ranked, carried, results))

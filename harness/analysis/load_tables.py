@@ -1,0 +1,172 @@
+"""The tables of what was served: capacities, steps, and the latencies behind the charts.
+
+In: `Findings`. Out: `Table` values in base units. A step or a cell without a figure has its row, with the reason.
+"""
+
+from harness.analysis.capacity import met
+from harness.analysis.findings import Findings
+from harness.records.finding import Capacity, Estimate, Field, Table
+from harness.records.load import StepResult
+from harness.units import Unit
+
+Cells = tuple[str | float | int | bool | None, ...]
+
+
+def capacity(found: Findings) -> Table:
+    """A row per served cell."""
+    return Table(
+        key="capacity",
+        title="Capacity of every served cell",
+        fields=(
+            Field("candidate", "candidate"),
+            Field("runtime", "runtime"),
+            Field("target", "target"),
+            Field("replicas", "replicas", Unit.COUNT),
+            Field("capacity_rps", "capacity", Unit.RPS),
+            Field("missed_rps", "missed at", Unit.RPS),
+            Field("p99_s", "p99 there", Unit.SECONDS),
+            Field("p99_low_s", "95 % from", Unit.SECONDS),
+            Field("p99_high_s", "to", Unit.SECONDS),
+            Field("peak_rps", "closed peak", Unit.RPS),
+            Field("startup_s", "ready after", Unit.SECONDS),
+            Field("remarks", "remarks"),
+        ),
+        rows=tuple(_capacity_row(found, one) for one in found.capacities),
+        note="Capacity: the highest rate offered at which the objective was met. Missed at: the lowest rate above it "
+        "at which it was not; empty: none above it was tried or missed, so the capacity is at least this. Closed peak: "
+        "the highest throughput with a fixed number of requests in flight, where no objective holds.",
+    )
+
+
+def open_steps(found: Findings) -> Table:
+    """A row per step with arrivals by schedule."""
+    objective = found.ledger.scenario.load.objective
+    return Table(
+        key="open_steps",
+        title="Open steps: requests sent by schedule",
+        fields=(
+            Field("cell", "cell"),
+            Field("planned_rps", "planned", Unit.RPS),
+            Field("throughput_rps", "answered", Unit.RPS),
+            Field("requests", "requests", Unit.COUNT),
+            Field("error_share", "errors", Unit.SHARE),
+            Field("met", "met"),
+            Field("p50_s", "p50", Unit.SECONDS),
+            Field("p99_s", "p99", Unit.SECONDS),
+            Field("p99_low_s", "95 % from", Unit.SECONDS),
+            Field("p99_high_s", "to", Unit.SECONDS),
+            Field("p999_s", "p99.9", Unit.SECONDS),
+            Field("lag_p99_s", "lag p99", Unit.SECONDS),
+            Field("remarks", "remarks"),
+            Field("shape", "shape"),
+            Field("p90_s", "p90", Unit.SECONDS),
+            Field("service_p99_s", "service p99", Unit.SECONDS),
+        ),
+        rows=tuple(
+            (
+                found.label(result.cell),
+                result.step.rate_rps,
+                result.throughput_rps,
+                result.planned,
+                result.error_share,
+                met(result, objective).value if objective else None,
+                result.scheduled["p50"].value_s,
+                result.scheduled["p99"].value_s,
+                result.scheduled["p99"].low_s,
+                result.scheduled["p99"].high_s,
+                result.scheduled["p99.9"].value_s,
+                result.lag_p99_s,
+                _remarks(result),
+                result.step.shape,
+                result.scheduled["p90"].value_s,
+                result.service["p99"].value_s,
+            )
+            for cell in found.cells
+            for result in found.steps_of(cell, "open")
+        ),
+        note="Latencies count from the moment a request was due, over successes. An empty latency had too few samples. "
+        "Met: whether the step met the objective.",
+    )
+
+
+def closed_steps(found: Findings) -> Table:
+    """A row per step with a fixed number of requests in flight."""
+    return Table(
+        key="closed_steps",
+        title="Closed steps: a fixed number of requests in flight",
+        fields=(
+            Field("cell", "cell"),
+            Field("shape", "shape"),
+            Field("in_flight", "in flight", Unit.COUNT),
+            Field("throughput_rps", "answered", Unit.RPS),
+            Field("requests", "requests", Unit.COUNT),
+            Field("error_share", "errors", Unit.SHARE),
+            Field("service_p50_s", "service p50", Unit.SECONDS),
+            Field("service_p99_s", "service p99", Unit.SECONDS),
+            Field("remarks", "remarks"),
+        ),
+        rows=tuple(
+            (
+                found.label(result.cell),
+                result.step.shape,
+                result.step.in_flight,
+                result.throughput_rps,
+                result.planned,
+                result.error_share,
+                result.service["p50"].value_s,
+                result.service["p99"].value_s,
+                _remarks(result),
+            )
+            for cell in found.cells
+            for result in found.steps_of(cell, "closed")
+        ),
+        note="A closed client waits for its answers, so a slow server is asked less: these latencies promise nothing.",
+    )
+
+
+def curve(found: Findings, steps: list[StepResult]) -> Table:
+    """The distribution of the scheduled latency of some steps, as the chart draws it."""
+    return Table(
+        key="latency_curve",
+        title="Latency by share of requests",
+        fields=(
+            Field("cell", "cell"),
+            Field("step", "step"),
+            Field("share", "share of requests", Unit.SHARE),
+            Field("latency_s", "answered within", Unit.SECONDS),
+        ),
+        rows=tuple(
+            (found.label(result.cell), result.step.label, share, latency)
+            for result in steps
+            for share, latency in result.curve
+        ),
+    )
+
+
+def remark(estimate: Estimate) -> str:
+    """What a reader must know of a figure: why it is missing, and its warnings."""
+    return " ".join(part for part in (estimate.reason, *estimate.warnings) if part)
+
+
+def _capacity_row(found: Findings, one: Capacity) -> Cells:
+    result = found.cell_results.get(one.cell)
+    notes = f"Notes: {'; '.join(result.notes)}." if result and result.notes else ""
+    return (
+        one.candidate,
+        one.runtime,
+        one.target,
+        one.replicas,
+        one.rate.value,
+        one.rate.high,
+        one.p99.value,
+        one.p99.low,
+        one.p99.high,
+        one.peak.value,
+        result.startup_s if result else None,
+        " ".join(part for part in (remark(one.rate), notes) if part),
+    )
+
+
+def _remarks(result: StepResult) -> str:
+    failed = ", ".join(f"{kind} {count:,}" for kind, count in result.failed.items())
+    return " ".join([*([f"Failed: {failed}."] if failed else []), *result.warnings])

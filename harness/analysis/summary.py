@@ -1,0 +1,252 @@
+"""The report's figures for programs: what `summary.json` holds, and the schema that promises it.
+
+In: `Findings`. Out: `Summary`, and `schema`, of which `exporters/summary.schema.json` is the committed copy. A figure
+that did not earn its number is null, with the reason beside it.
+"""
+
+from typing import Literal
+
+from harness.analysis.findings import Findings
+from harness.analysis.ranking import failed_checks
+from harness.records.candidate import Configuration
+from harness.records.finding import Answer, Capacity, Estimate, GateVerdict
+from harness.records.frozen import Frozen
+from harness.records.scenario import Metric
+from harness.units import Unit, format_bound, format_number
+
+VERSION: Literal[1] = 1
+"""Rises when a reader of the last version could misread this one; new keys do not raise it."""
+
+
+class RunSummary(Frozen):
+    """Which run this is."""
+
+    id: str
+    scenario: str
+    question: str
+    started_utc: str
+    finished_utc: str | None
+    harness_version: str
+    scenario_sha256: str
+    data_sha256: str
+
+
+class Headline(Estimate):
+    """A figure of the first page."""
+
+    name: str
+    """Stable, for programs."""
+    label: str
+    note: str
+    """What `low` and `high` mean here, or why there is no value, in words."""
+
+
+class CandidateSummary(Frozen):
+    """A candidate at its place in the ranking."""
+
+    candidate: str
+    family: str
+    metric: Metric
+    score: Estimate
+    cv_score: float | None
+    fit_s: float
+    configuration: Configuration
+    on_front: bool
+    cell: str | None
+    """Id of its best served cell."""
+    failed_checks: tuple[str, ...]
+    reason: str | None
+
+
+class CellSummary(Capacity):
+    """A served cell."""
+
+    startup_s: float | None
+    notes: tuple[str, ...]
+
+
+class SearchSummary(Frozen):
+    """One engine with one seed."""
+
+    engine: str
+    seed: int
+    trials: int
+    failures: dict[str, int]
+    """Failed trials per cause."""
+    best: Estimate
+    """Best cross-validated score."""
+
+
+class VerdictSummary(Frozen):
+    """The gates and what they come to."""
+
+    answer: Answer
+    gates: tuple[GateVerdict, ...]
+
+
+class Summary(Frozen):
+    """A whole run in figures; candidates best first."""
+
+    version: Literal[1] = VERSION
+    run: RunSummary
+    recommended: str | None
+    recommendation: str
+    verdict: VerdictSummary
+    headlines: tuple[Headline, ...]
+    candidates: tuple[CandidateSummary, ...]
+    cells: tuple[CellSummary, ...]
+    searches: tuple[SearchSummary, ...]
+    failures: dict[str, int]
+    """Failed cells and checks per cause."""
+    warnings: tuple[str, ...]
+
+
+def summary(found: Findings, warnings: tuple[str, ...]) -> Summary:
+    """The figures of a run, with the report's warnings."""
+    ledger = found.ledger
+    return Summary(
+        run=RunSummary(
+            id=ledger.run.id,
+            scenario=ledger.run.scenario,
+            question=ledger.scenario.question,
+            started_utc=ledger.run.started_utc,
+            finished_utc=ledger.run.finished_utc,
+            harness_version=ledger.run.harness_version,
+            scenario_sha256=ledger.run.scenario_sha256,
+            data_sha256=ledger.run.data_sha256,
+        ),
+        recommended=found.ranking.recommended,
+        recommendation=found.ranking.sentence,
+        verdict=VerdictSummary(answer=found.verdict.answer, gates=found.verdict.gates),
+        headlines=_headlines(found),
+        candidates=_candidates(found),
+        cells=tuple(_cell(found, capacity) for capacity in found.capacities),
+        searches=_searches(found),
+        failures=_failures(found),
+        warnings=warnings,
+    )
+
+
+def schema() -> dict[str, object]:
+    """The JSON Schema of `summary.json`."""
+    made = Summary.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def _headlines(found: Findings) -> tuple[Headline, ...]:
+    recommended = next(
+        (one for one in found.ranking.standings if one.candidate == found.ranking.recommended),
+        None,
+    )
+    cell = found.recommended_cell
+    step = next((result for result in found.results if cell is not None and result.id == cell.step), None)
+    nothing = "No candidate was recommended." if found.ranking.standings else "There is no candidate."
+    unserved = nothing if recommended is None and cell is None else "Nothing was served."
+    figures: list[tuple[str, str, Estimate]] = [
+        (
+            "score",
+            f"holdout {found.metric or 'score'}",
+            recommended.score if recommended else Estimate(value=None, unit=Unit.SCORE, reason=nothing),
+        ),
+        (
+            "capacity_rps",
+            "capacity",
+            cell.rate if cell else Estimate(value=None, unit=Unit.RPS, reason=unserved),
+        ),
+        (
+            "p99_s",
+            "p99 at that rate",
+            cell.p99 if cell else Estimate(value=None, unit=Unit.SECONDS, reason=unserved),
+        ),
+        (
+            "error_share",
+            "errors at that rate",
+            Estimate(value=step.error_share, unit=Unit.SHARE, n=step.planned)
+            if step
+            else Estimate(value=None, unit=Unit.SHARE, reason="No step carries a capacity."),
+        ),
+        (
+            "peak_rps",
+            "closed-loop peak",
+            cell.peak if cell else Estimate(value=None, unit=Unit.RPS, reason=unserved),
+        ),
+        (
+            "trials",
+            "trials",
+            Estimate(value=float(len(found.ledger.trials)), unit=Unit.COUNT, n=len(found.ledger.trials)),
+        ),
+    ]
+    return tuple(
+        Headline(name=name, label=label, note=_note(name, figure), **dict(figure)) for name, label, figure in figures
+    )
+
+
+def _note(name: str, figure: Estimate) -> str:
+    if figure.value is None:
+        return figure.reason or ""
+    if name == "capacity_rps":
+        if figure.high is None:
+            return "at least: no step above it missed the objective"
+        return f"met here, missed at {format_bound(figure.high, figure.unit)}"
+    if figure.low is not None and figure.high is not None:
+        return f"95 %: {format_number(figure.low, figure.unit)} to {format_number(figure.high, figure.unit)}"
+    if name == "peak_rps":
+        return "a fixed number in flight; no objective holds there"
+    return f"of {figure.n:,} requests" if name == "error_share" else ""
+
+
+def _candidates(found: Findings) -> tuple[CandidateSummary, ...]:
+    by_origin = {candidate.origin: candidate for candidate in found.ledger.candidates}
+    rows = []
+    for standing in found.ranking.standings:
+        candidate = by_origin[standing.candidate]
+        rows.append(
+            CandidateSummary(
+                candidate=standing.candidate,
+                family=standing.family,
+                metric=candidate.metric,
+                score=standing.score,
+                cv_score=candidate.cv_score,
+                fit_s=candidate.fit_s,
+                configuration=candidate.configuration,
+                on_front=standing.on_front,
+                cell=standing.capacity.cell if standing.capacity else None,
+                failed_checks=tuple(failed_checks(found.ledger, standing.candidate)),
+                reason=standing.reason,
+            )
+        )
+    return tuple(rows)
+
+
+def _cell(found: Findings, capacity: Capacity) -> CellSummary:
+    result = found.cell_results.get(capacity.cell)
+    return CellSummary(
+        **dict(capacity),
+        startup_s=result.startup_s if result else None,
+        notes=result.notes if result else (),
+    )
+
+
+def _searches(found: Findings) -> tuple[SearchSummary, ...]:
+    rows = []
+    for cell in found.ledger.plan:
+        if cell.kind != "search":
+            continue
+        path = found.best_so_far(cell.id)
+        failed = found.causes_of(cell.id)
+        value = path[-1][1] if path else None
+        reason = None if value is not None else "No trial ended in a score."
+        best = Estimate(value=value, unit=Unit.SCORE, n=len(path) - sum(failed.values()), reason=reason)
+        rows.append(
+            SearchSummary(engine=cell.engine or "", seed=cell.seed or 0, trials=len(path), failures=failed, best=best)
+        )
+    return tuple(rows)
+
+
+def _failures(found: Findings) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    causes = [result.failure.cause.value for result in found.ledger.results if result.failure is not None]
+    causes += ["check_failed" for check in found.ledger.checks if not check.passed]
+    for cause in causes:
+        counts[cause] = counts.get(cause, 0) + 1
+    return dict(sorted(counts.items()))

@@ -1,0 +1,315 @@
+"""The tables of everything but the load: gates, candidates, searches, micro benchmarks, failures, the machine.
+
+In: `Findings`. Out: `Table` values in base units. A thing that failed has its row too.
+"""
+
+from harness.analysis.findings import Findings
+from harness.analysis.ranking import failed_checks
+from harness.records.candidate import Candidate
+from harness.records.finding import Field, Table
+from harness.stats.quantile import quantiles
+from harness.units import Unit, format_bound, format_number
+
+Cells = tuple[str | float | int | bool | None, ...]
+
+
+def gates(found: Findings) -> Table:
+    """A row per gate."""
+    return Table(
+        key="gates",
+        title="Gates",
+        fields=(
+            Field("gate", "gate"),
+            Field("answer", "answer"),
+            Field("measured", "measured"),
+            Field("asked", "asked for"),
+            Field("why", "in words"),
+        ),
+        rows=tuple(
+            (
+                gate.name,
+                gate.answer.value,
+                format_number(gate.value.value, gate.value.unit),
+                f"{gate.direction.replace('_', ' ')} {format_bound(gate.bound, gate.value.unit)}",
+                gate.sentence,
+            )
+            for gate in found.verdict.gates
+        ),
+    )
+
+
+def candidates(found: Findings) -> Table:
+    """A row per candidate, best first, then those that never came to be."""
+    by_origin = {candidate.origin: candidate for candidate in found.ledger.candidates}
+    front = {standing.candidate for standing in found.ranking.standings if standing.on_front}
+    rows: list[Cells] = []
+    for standing in found.ranking.standings:
+        candidate = by_origin[standing.candidate]
+        best = standing.capacity
+        rows.append(
+            (
+                standing.candidate,
+                standing.family,
+                standing.score.value,
+                standing.score.low,
+                standing.score.high,
+                candidate.cv_score,
+                best.rate.value if best else None,
+                best.p99.value if best else None,
+                standing.candidate in front,
+                "; ".join(failed_checks(found.ledger, standing.candidate)) or "passed",
+            )
+        )
+    for cell in found.ledger.plan:
+        if cell.kind == "candidate" and cell.candidate not in by_origin:
+            rows.append((cell.candidate, *([None] * 8), _why_no_candidate(found, cell.id)))
+    return Table(
+        key="candidates",
+        title="Candidates",
+        fields=(
+            Field("candidate", "candidate"),
+            Field("family", "family"),
+            Field("score", f"holdout {found.metric or 'score'}", Unit.SCORE),
+            Field("score_low", "95 % from", Unit.SCORE),
+            Field("score_high", "to", Unit.SCORE),
+            Field("cv_score", "cross-validated", Unit.SCORE),
+            Field("capacity_rps", "capacity", Unit.RPS),
+            Field("p99_s", "p99 there", Unit.SECONDS),
+            Field("on_front", "on the front"),
+            Field("checks", "checks"),
+        ),
+        rows=tuple(rows),
+        note="On the front: no other candidate is at least as good in score, p99 under the same arrivals and capacity, "
+        "and better in one.",
+    )
+
+
+def configurations(found: Findings) -> Table:
+    """A row per candidate: what it is made of."""
+    return Table(
+        key="configurations",
+        title="Configurations",
+        fields=(
+            Field("candidate", "candidate"),
+            Field("family", "family"),
+            Field("fit_s", "fitted in", Unit.SECONDS),
+            Field("configuration", "parameters"),
+        ),
+        rows=tuple(
+            (one.origin, str(one.configuration.get("family", "")), one.fit_s, _configuration(one))
+            for one in found.ledger.candidates
+        ),
+    )
+
+
+def checks(found: Findings) -> Table:
+    """A row per thing that was verified."""
+    return Table(
+        key="checks",
+        title="Checks",
+        fields=(
+            Field("candidate", "candidate"),
+            Field("check", "check"),
+            Field("runtime", "runtime"),
+            Field("target", "target"),
+            Field("passed", "passed"),
+            Field("detail", "detail"),
+        ),
+        rows=tuple(
+            (check.candidate, check.name, check.runtime, check.target, check.passed, check.detail)
+            for check in found.ledger.checks
+        ),
+    )
+
+
+def micro(found: Findings) -> Table:
+    """A row per micro benchmark: the median over its rounds."""
+    rows: list[Cells] = []
+    for result in found.ledger.micro:
+        median = quantiles(result.rounds_s, (0.5,))[0]
+        per_row = median.value / result.rows if median.value is not None and result.rows else None
+        rows.append(
+            (
+                result.candidate,
+                result.benchmark,
+                result.runtime,
+                result.rows,
+                median.value,
+                median.low,
+                median.high,
+                per_row,
+                median.n,
+            )
+        )
+    return Table(
+        key="micro",
+        title="Micro benchmarks, in process",
+        fields=(
+            Field("candidate", "candidate"),
+            Field("benchmark", "timed"),
+            Field("runtime", "runtime"),
+            Field("rows", "rows", Unit.COUNT),
+            Field("median_s", "median per call", Unit.SECONDS),
+            Field("median_low_s", "95 % from", Unit.SECONDS),
+            Field("median_high_s", "to", Unit.SECONDS),
+            Field("per_row_s", "per row", Unit.SECONDS),
+            Field("rounds", "rounds", Unit.COUNT),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def search(found: Findings) -> Table:
+    """A row per search: an engine with a seed."""
+    rows: list[Cells] = []
+    for cell in found.ledger.plan:
+        if cell.kind != "search":
+            continue
+        path = found.best_so_far(cell.id)
+        causes = found.causes_of(cell.id)
+        best = path[-1][1] if path else None
+        reached = next((trial.finished_s for trial, score in path if score == best), None) if best is not None else None
+        state = found.cell_results.get(cell.id)
+        rows.append(
+            (
+                cell.engine,
+                cell.seed,
+                len(path),
+                sum(causes.values()),
+                ", ".join(f"{cause} {count}" for cause, count in causes.items()),
+                best,
+                reached,
+                path[-1][0].finished_s if path else None,
+                state.state.value if state else "not begun",
+            )
+        )
+    return Table(
+        key="search",
+        title="Searches",
+        fields=(
+            Field("engine", "engine"),
+            Field("seed", "seed", Unit.COUNT),
+            Field("trials", "trials", Unit.COUNT),
+            Field("failed", "failed", Unit.COUNT),
+            Field("causes", "causes"),
+            Field("best", f"best {found.metric or 'score'}", Unit.SCORE),
+            Field("best_after_s", "found after", Unit.SECONDS),
+            Field("last_after_s", "last trial after", Unit.SECONDS),
+            Field("state", "state"),
+        ),
+        rows=tuple(rows),
+        note="Scores are cross-validated means over folds of the training rows; the holdout is not touched here.",
+    )
+
+
+def trials(found: Findings) -> Table:
+    """A row per trial, failed ones too."""
+    rows: list[Cells] = []
+    for cell in found.ledger.plan:
+        for trial, best in found.best_so_far(cell.id) if cell.kind == "search" else ():
+            failure = trial.evaluated.failure
+            family = trial.evaluated.configuration.get("family")
+            rows.append(
+                (
+                    cell.label,
+                    trial.number,
+                    trial.finished_s,
+                    trial.evaluated.duration_s,
+                    None if family is None else str(family),
+                    trial.evaluated.score,
+                    best,
+                    failure.cause.value if failure else None,
+                )
+            )
+    return Table(
+        key="trials",
+        title="Trials",
+        fields=(
+            Field("search", "search"),
+            Field("number", "number", Unit.COUNT),
+            Field("finished_s", "finished after", Unit.SECONDS),
+            Field("duration_s", "took", Unit.SECONDS),
+            Field("family", "family"),
+            Field("score", "score", Unit.SCORE),
+            Field("best", "best so far", Unit.SCORE),
+            Field("cause", "failed of"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def failures(found: Findings) -> Table:
+    """A row per failed cell, trial and check, and per cell that the run did not come to."""
+    rows: list[Cells] = []
+    for cell in found.ledger.plan:
+        result = found.cell_results.get(cell.id)
+        if result is None or result.state.value == "open":
+            rows.append((f"{cell.kind} cell", cell.label, "not_done", "The run did not finish this cell."))
+        elif result.failure is not None:
+            rows.append((f"{cell.kind} cell", cell.label, result.failure.cause.value, result.failure.message))
+    for check in found.ledger.checks:
+        if not check.passed:
+            where = " ".join(part for part in (check.candidate, check.runtime, check.target) if part)
+            rows.append((f"check {check.name}", where, "check_failed", check.detail))
+    for trial in found.ledger.trials:
+        failure = trial.evaluated.failure
+        if failure is not None:
+            where = f"{found.label(trial.cell)}, trial {trial.number}"
+            rows.append(("trial", where, failure.cause.value, failure.message))
+    for candidate in found.ledger.candidates:
+        for artifact in candidate.artifacts:
+            if artifact.reason is not None:
+                rows.append(
+                    ("conversion", f"{candidate.origin} {artifact.runtime}", "not_convertible", artifact.reason)
+                )
+    return Table(
+        key="failures",
+        title="Everything that failed",
+        fields=(
+            Field("what", "what"),
+            Field("where", "where"),
+            Field("cause", "cause"),
+            Field("message", "message"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def host(found: Findings) -> Table:
+    """The machine, and the versions that can change a figure."""
+    ledger, machine = found.ledger, found.ledger.host
+    pairs: list[tuple[str, str]] = [
+        ("run", ledger.run.id),
+        ("scenario", ledger.run.scenario),
+        ("scenario, SHA-256", ledger.run.scenario_sha256),
+        ("data, SHA-256", ledger.run.data_sha256),
+        ("harness", ledger.run.harness_version),
+        ("started", ledger.run.started_utc),
+        ("finished", ledger.run.finished_utc or "not finished"),
+        ("system", f"{machine.system}, {machine.machine}"),
+        ("processor", f"{machine.cpu}, {machine.cores} cores"),
+        ("memory", format_number(machine.memory_bytes, Unit.BYTES)),
+        ("generator's cores", _cores(machine.generator_cores)),
+        ("servers' cores", _cores(machine.target_cores)),
+        ("Python", machine.python),
+        *sorted(machine.versions.items()),
+    ]
+    return Table("host", "Machine and versions", (Field("what", "what"), Field("value", "value")), tuple(pairs))
+
+
+def _configuration(candidate: Candidate) -> str:
+    parameters = sorted(item for item in candidate.configuration.items() if item[0] != "family")
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in parameters
+    )
+
+
+def _why_no_candidate(found: Findings, cell_id: str) -> str:
+    result = found.cell_results.get(cell_id)
+    if result is not None and result.failure is not None:
+        return f"{result.failure.cause}: {result.failure.message}"
+    return "The run did not come to it."
+
+
+def _cores(cores: tuple[int, ...]) -> str:
+    return ", ".join(map(str, cores)) if cores else "any"

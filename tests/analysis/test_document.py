@@ -1,0 +1,198 @@
+"""The report as data: complete, warned, and the same each time."""
+
+from pathlib import Path
+from types import ModuleType
+
+import jsonschema
+import numpy as np
+import pytest
+
+from harness.analysis.document import document, read_steps
+from harness.analysis.summary import schema
+from harness.errors import IntegrityError
+from harness.records.candidate import Artifact
+from harness.records.finding import Answer, Document, Table
+from harness.records.run import Cause, Failure
+from harness.store.exchanges import write_exchanges
+
+SUMMARY_SCHEMA = Path(__file__).parents[2] / "harness" / "exporters" / "summary.schema.json"
+
+
+def told(story: object) -> Document:
+    return document(story.ledger(), story.reduced())  # type: ignore[attr-defined]
+
+
+def tables(found: Document) -> dict[str, Table]:
+    return {table.key: table for section in found.sections for table in section.tables}
+
+
+def charts(found: Document) -> set[str]:
+    return {chart.key for section in found.sections for chart in section.charts}
+
+
+def headlines(found: Document) -> dict[str, dict[str, object]]:
+    return {one["name"]: one for one in found.summary["headlines"]}  # type: ignore[attr-defined]
+
+
+def test_a_whole_run_has_every_section_chart_and_table(whole_document: Document) -> None:
+    found = whole_document
+    assert charts(found) == {"candidates", "open_load", "latency_tail", "closed_load", "micro", "search"}
+    assert [section.title for section in found.sections] == [
+        "Gates",
+        "Candidates",
+        "Served under open load",
+        "The tail of the latency",
+        "Served under closed load",
+        "Computing, in process",
+        "Search",
+        "Failures",
+        "Machine and method",
+    ]
+    assert found.verdict.answer is Answer.PASS
+
+
+def test_keys_of_tables_and_charts_are_unique_and_rows_fit_their_fields(whole_document: Document) -> None:
+    found = whole_document
+    keys = [table.key for section in found.sections for table in section.tables]
+    assert len(keys) == len(set(keys))
+    for table in tables(found).values():
+        assert all(len(row) == len(table.fields) for row in table.rows)
+        assert len({field.key for field in table.fields}) == len(table.fields)
+
+
+def test_every_headline_is_the_known_answer(whole_document: Document) -> None:
+    found = headlines(whole_document)
+    assert (found["score"]["value"], found["score"]["low"], found["score"]["high"]) == (0.9902, 0.981, 0.998)
+    assert (found["capacity_rps"]["value"], found["capacity_rps"]["high"]) == (1200, 1600)
+    assert found["peak_rps"]["value"] == pytest.approx(1500, rel=0.01)
+    assert found["error_share"]["value"] == 0
+    assert found["trials"]["value"] == 12
+
+
+def test_a_headline_that_did_not_earn_its_number_is_null_with_a_reason(ledgers: ModuleType) -> None:
+    found = headlines(told(ledgers.Story()))
+    for name in ("score", "capacity_rps", "p99_s", "error_share", "peak_rps"):
+        assert found[name]["value"] is None
+        assert found[name]["reason"]
+
+
+def test_the_summary_keeps_its_published_schema(ledgers: ModuleType, whole_document: Document) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    for found in (whole_document, told(ledgers.Story()), told(ledgers.Story(ledgers.scenario(serve=[])))):
+        jsonschema.validate(found.summary, schema(), jsonschema.Draft202012Validator)
+
+
+def test_the_committed_schema_is_the_one_the_models_make() -> None:
+    """After a change: write `json.dumps(schema(), indent=2, sort_keys=True)` and a line end into the file."""
+    import json
+
+    assert json.loads(SUMMARY_SCHEMA.read_text(encoding="utf-8")) == schema()
+
+
+def test_everything_that_failed_is_listed_with_its_cause(ledgers: ModuleType) -> None:
+    story = ledgers.whole_run()
+    story.done(story.cell("serve", "baseline"), failure=Failure(cause=Cause.NOT_CONVERTIBLE, message="no ONNX form"))
+    story.candidate("optuna_search", 0.5, 0.4, 0.6, passed=False)
+    story.candidates[0] = story.candidates[0].model_copy(
+        update={"artifacts": (Artifact(runtime="onnx", reason="skl2onnx raised"),)}
+    )
+    rows = tables(told(story))["failures"].rows
+    assert ("serve cell", "baseline onnx asgi x1", "not_convertible", "no ONNX form") in rows
+    assert ("check beats_dummy", "optuna_search", "check_failed", "against 0.5") in rows
+    assert ("trial", "optuna_search seed 1, trial 2", "memory", "MemoryError: no room") in rows
+    assert ("conversion", "baseline onnx", "not_convertible", "skl2onnx raised") in rows
+
+
+def test_cells_that_the_run_did_not_come_to_are_failures_too(ledgers: ModuleType) -> None:
+    story = ledgers.Story()
+    rows = tables(told(story))["failures"].rows
+    assert len(rows) == len(story.plan)
+    assert {row[2] for row in rows} == {"not_done"}
+
+
+def test_a_candidate_that_never_came_to_be_has_a_row(ledgers: ModuleType) -> None:
+    story = ledgers.Story()
+    story.candidate("optuna_search", 0.99, 0.985, 0.995)
+    failed = Failure(cause=Cause.ENGINE_NO_MODEL, message="no trial succeeded")
+    story.done(story.cell("candidate", "random_search"), failure=failed)
+    table = tables(told(story))["candidates"]
+    assert [row[0] for row in table.rows] == ["optuna_search", "baseline", "random_search"]
+    assert table.rows[2][-1] == "engine_no_model: no trial succeeded"
+
+
+def test_shared_cores_are_the_first_warning(ledgers: ModuleType) -> None:
+    story = ledgers.Story()
+    story.loaded(story.cell("serve", "optuna_search"), 1000.0, (400,))
+    story.shared_cores = True
+    assert told(story).warnings[0].startswith("The load generator and the servers shared cores (0)")
+
+
+def test_a_capacity_that_is_only_a_lower_bound_is_warned_of_on_the_first_page(ledgers: ModuleType) -> None:
+    story = ledgers.Story()
+    story.candidate("optuna_search", 0.99, 0.985, 0.995)
+    story.loaded(story.cell("serve", "optuna_search"), 5000.0, (400, 800))
+    found = told(story)
+    assert any("Capacity is at least this" in warning for warning in found.warnings)
+    assert headlines(found)["capacity_rps"]["note"] == "at least: no step above it missed the objective"
+
+
+def test_without_serving_there_is_a_score_and_no_promise(ledgers: ModuleType) -> None:
+    story = ledgers.Story(ledgers.scenario(serve=[]))
+    story.searched("optuna_search", [0.9, 0.95])
+    story.candidate("optuna_search", 0.99, 0.985, 0.995)
+    found = told(story)
+    assert charts(found) == {"candidates", "search"}
+    assert any(section.paragraphs == ("The scenario serves nothing, so no rate can be promised.",)
+               for section in found.sections)  # fmt: skip
+    assert found.recommendation.endswith("Nothing was served, so no rate can be promised.")
+
+
+def test_a_search_whose_trials_all_failed_draws_no_curve(ledgers: ModuleType) -> None:
+    story = ledgers.Story()
+    story.searched("optuna_search", [None, None])
+    found = told(story)
+    assert "search" not in charts(found)
+    row = tables(found)["search"].rows[0]
+    assert row[:6] == ("optuna_search", 1, 2, 2, "memory 2", None)
+
+
+def test_a_server_of_the_users_own_is_reported_without_a_candidate(ledgers: ModuleType) -> None:
+    story = ledgers.Story(ledgers.scenario(serve=[{"target": "external"}]))
+    story.loaded(story.cell("serve", target="external"), 1000.0, (400, 800, 1200))
+    found = told(story)
+    assert {"open_load", "closed_load", "latency_tail"} <= charts(found)
+    assert headlines(found)["capacity_rps"]["value"] == 800
+
+
+def test_the_same_records_give_the_same_document(ledgers: ModuleType, whole_document: Document) -> None:
+    assert told(ledgers.whole_run()) == whole_document
+
+
+def test_steps_are_read_from_the_run_folder(ledgers: ModuleType, tmp_path: Path) -> None:
+    story = ledgers.Story()
+    story.loaded(story.cell("serve", "optuna_search"), 1000.0, (400, 1200))
+    story.steps = [
+        entry.model_copy(
+            update={"exchanges_sha256": write_exchanges(tmp_path / "exchanges" / f"{entry.id}.parquet", columns)}
+        )
+        for entry, columns in zip(story.steps, story.exchanges.values(), strict=True)
+    ]
+    assert read_steps(tmp_path, story.ledger()) == story.reduced()
+
+
+@pytest.mark.parametrize("harm", ["removed", "altered"])
+def test_a_report_is_not_made_from_altered_measurements(ledgers: ModuleType, tmp_path: Path, harm: str) -> None:
+    story = ledgers.Story()
+    step = ledgers.open_step(0, 400)
+    columns = ledgers.open_exchanges(step, 1000.0, seed=1)
+    story.step(story.cell("serve", "optuna_search"), step, columns)
+    path = tmp_path / "exchanges" / f"{story.steps[0].id}.parquet"
+    digest = write_exchanges(path, columns)
+    story.steps = [story.steps[0].model_copy(update={"exchanges_sha256": digest})]
+    if harm == "removed":
+        path.unlink()
+    else:
+        columns["done_ns"] -= np.int64(1)
+        write_exchanges(path, columns)
+    with pytest.raises(IntegrityError, match="is missing" if harm == "removed" else "has changed"):
+        read_steps(tmp_path, story.ledger())
