@@ -86,10 +86,14 @@ class RawColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scik
         ]
         number_names, text_names = model_columns(columns)
         numbers, texts = model_inputs(to_batch(frame, columns), columns)
-        made = pd.DataFrame(numbers, columns=list(number_names), index=frame.index)
-        for name, values in zip(text_names, texts.T, strict=True):
-            made[name] = pd.Series(values, index=frame.index, dtype=object)
-        return made
+        # Side by side, not column by column: the part of a date may be called as another column is.
+        return pd.concat(
+            [
+                pd.DataFrame(numbers, columns=list(number_names), index=frame.index),
+                pd.DataFrame(texts, columns=list(text_names), index=frame.index, dtype=object),
+            ],
+            axis=1,
+        )
 
 
 def _number(series: "pd.Series[Any]", column: Column) -> NDArray[np.float64]:

@@ -1,0 +1,125 @@
+"""What the search itself costs: 100 trials that do nothing, on two Ray workers, each committed to SQLite as it ends.
+
+Run alone with `pytest benchmarks/bench_search.py`. Ray and its actors are up before the clock starts. The goal is 2 s;
+`trials_per_s` is in the extra info. The floor under it is a bare `ray.get` per trial, also timed here.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.clock import SystemClock
+from harness.engines.optuna_search import OptunaSearch
+from harness.engines.random_search import RandomSearch
+from harness.ports import Engine, Problem
+from harness.records.candidate import Configuration, Evaluated, Trial
+from harness.records.run import Host, Run
+from harness.records.scenario import DataPlan, Scenario, SearchPlan, cells
+from harness.space.families import families_for
+from harness.stages.data import load_table
+from harness.stages.fleet import RayFleet, ray_session
+from harness.stages.search import search
+from harness.stages.worker import Worker
+from harness.store.database import Database
+
+WORKERS = 2
+TRIALS = 100
+PROBLEM = Problem(
+    task="binary",
+    metric="roc_auc",
+    families=tuple(family.name for family in families_for("binary")),
+    folds=3,
+    trials=TRIALS,
+    seconds=600.0,
+    seed=1,
+)
+
+
+class Idle(Worker):
+    """A worker to which every configuration is as good as any other, and no work."""
+
+    def evaluate(self, configuration: Configuration) -> Evaluated:
+        return Evaluated(configuration=configuration, fold_scores=(0.5,) * 3, duration_s=0.0, worker=self.worker)
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[RayFleet]:
+    table = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
+    with ray_session(WORKERS):
+        import ray
+
+        pickling: Any = ray.cloudpickle
+        # This file is no installed module: its class travels by value.
+        pickling.register_pickle_by_value(sys.modules[__name__])
+        with RayFleet(table, WORKERS, SystemClock(), Idle) as made:
+            made.start(PROBLEM)
+            yield made
+        pickling.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Callable[[Trial], None]]:
+    """Where the trials of a run are kept, with a commit each."""
+    run = Run(
+        id="bench",
+        scenario="bench",
+        scenario_sha256="",
+        data_sha256="",
+        data_folder=".",
+        harness_version="",
+        started_utc="",
+    )
+    host = Host(
+        system="",
+        machine="",
+        cpu="",
+        cores=1,
+        memory_bytes=1,
+        python="",
+        versions={},
+        generator_cores=(0,),
+        target_cores=(0,),
+    )
+    scenario = Scenario(
+        question="What does a trial cost?",
+        data=DataPlan(source="sklearn:breast_cancer"),
+        search=SearchPlan(engines=("random_search",)),
+    )
+    plan = tuple(cell for cell in cells(scenario, ()) if cell.kind == "search")
+    with Database.create(tmp_path / "run.db", run, host, scenario, plan) as database:
+        yield lambda trial: database.record(plan[0].id, trial)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [RandomSearch(), OptunaSearch(sampler="random"), OptunaSearch()],
+    ids=["random", "optuna-random", "optuna-tpe"],
+)
+def test_a_hundred_trials_that_do_nothing(
+    benchmark: Any, fleet: RayFleet, record: Callable[[Trial], None], engine: Engine
+) -> None:
+    def run() -> list[Trial]:
+        return search(engine, PROBLEM, fleet, record, "bench", SystemClock())
+
+    trials = benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+    assert len(trials) == TRIALS
+    assert {trial.evaluated.worker for trial in trials} == set(range(WORKERS))
+    if benchmark.stats is not None:
+        benchmark.extra_info["trials_per_s"] = TRIALS / benchmark.stats.stats.median
+
+
+def test_a_hundred_bare_calls_of_an_actor(benchmark: Any, fleet: RayFleet) -> None:
+    import ray
+
+    configuration: Configuration = {"family": "logistic", "C": 1.0}
+    options: dict[str, Any] = {"num_cpus": 0}
+    idle: Any = ray.remote(**options)(Idle)
+    actor = idle.remote(0, None, None, None)
+
+    def run() -> int:
+        return len([ray.get(actor.evaluate.remote(configuration)) for _ in range(TRIALS)])
+
+    assert benchmark.pedantic(run, rounds=5, warmup_rounds=1) == TRIALS

@@ -1,0 +1,97 @@
+"""From a configuration to a scikit-learn Pipeline over raw columns.
+
+In: a configuration, a signature and a seed. Out: an unfitted Pipeline of three steps: `columns` (raw columns to numbers
+and texts), `features` (holes filled, numbers scaled where the family wants it, texts one-hot encoded) and `model`. What
+follows `columns` takes two matrices by position, numbers then texts, and uses only what converts to ONNX.
+"""
+
+import math
+import pkgutil
+from typing import Any
+
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from harness.errors import UsageError
+from harness.records.candidate import Configuration, Signature
+from harness.records.scenario import Scalar, Task
+from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, family_named
+from harness.space.preprocess import RawColumns, model_columns
+
+
+def build(configuration: Configuration, signature: Signature, seed: int) -> Pipeline:
+    """The unfitted pipeline of a configuration; a parameter that it leaves out has its default.
+
+    Raises UsageError on an unknown family or parameter, a value that the parameter cannot have, and a family without
+    an estimator for the task.
+    """
+    family, parameters = _resolved(configuration)
+    arguments = {**family.fixed, **parameters} | ({"random_state": seed} if family.seeded else {})
+    names = [column.name for column in signature.columns]
+    kinds = [column.kind for column in signature.columns]
+    return Pipeline(
+        [
+            ("columns", RawColumns(names, kinds)),
+            ("features", _features(signature, family.scaled)),
+            ("model", estimator_class(family, signature.task)(**arguments)),
+        ]
+    )
+
+
+def estimator_class(family: Family, task: Task) -> Any:
+    """The class behind a family; imports its library. Raises UsageError where the family does not fit the task."""
+    path = family.estimator_for(task)
+    if path is None:
+        raise UsageError(f"The model family {family.name!r} has no estimator for a {task} task: choose another family.")
+    return pkgutil.resolve_name(path)
+
+
+def _features(signature: Signature, scaled: bool) -> ColumnTransformer:
+    numbers, texts = model_columns(signature.columns)
+    # A column may be all holes in one fold: it is kept as zeros, so that every fold has the same features.
+    filled: Any = SimpleImputer(strategy="median", keep_empty_features=True)
+    if scaled:
+        filled = Pipeline([("holes", filled), ("scale", StandardScaler())])
+    blocks: list[tuple[str, Any, list[int]]] = []
+    if numbers:
+        blocks.append(("numbers", filled, list(range(len(numbers)))))
+    if texts:
+        encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+        blocks.append(("texts", encoder, list(range(len(numbers), len(numbers) + len(texts)))))
+    return ColumnTransformer(blocks)
+
+
+def _resolved(configuration: Configuration) -> tuple[Family, dict[str, Scalar]]:
+    name = configuration.get(FAMILY)
+    if not isinstance(name, str):
+        raise UsageError(f"A configuration names its model under {FAMILY!r}, and this one does not: {configuration}.")
+    family = family_named(name)
+    known = {parameter.name: parameter for parameter in family.parameters}
+    for given in configuration:
+        if given != FAMILY and given not in known:
+            raise UsageError(f"The model family {name!r} has no parameter {given!r}; it has {', '.join(known)}.")
+    return family, {
+        parameter.name: _checked(parameter, configuration.get(parameter.name, parameter.default), family)
+        for parameter in family.parameters
+    }
+
+
+def _checked(parameter: Parameter, value: Scalar, family: Family) -> Scalar:
+    # Ranges are where engines search, not what an estimator can take: only the type is held here.
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    match parameter:
+        case FloatRange() if number:
+            return float(value)
+        case IntegerRange() if number and isinstance(value, int):
+            return value
+        case Choice() if value in parameter.choices:
+            return value
+        case Choice():
+            wanted = f"one of {', '.join(parameter.choices)}"
+        case FloatRange():
+            wanted = "a finite number"
+        case IntegerRange():
+            wanted = "a whole number"
+    raise UsageError(f"Parameter {parameter.name!r} of the model family {family.name!r} is {wanted}, not {value!r}.")

@@ -1,0 +1,146 @@
+"""Reading a table where it lies.
+
+In: the source of a `DataPlan`. Out: a frame with a column per column of the file, as pandas types it, its rows numbered
+from 0. What a file cannot be read for is said here: scheme, path, encoding, header, ragged rows.
+"""
+
+import csv
+import difflib
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+from sklearn import datasets
+
+from harness.errors import UsageError
+
+_SHIPPED = {
+    "iris": datasets.load_iris,
+    "wine": datasets.load_wine,
+    "breast_cancer": datasets.load_breast_cancer,
+    "digits": datasets.load_digits,
+    "diabetes": datasets.load_diabetes,
+}
+
+_ENCODING = "utf-8-sig"
+"""UTF-8, with or without a byte order mark."""
+
+
+def read_source(source: str, target: str, folder: Path) -> pd.DataFrame:
+    """The table of a source. Raises UsageError where there is none, or where it cannot be read whole."""
+    scheme, colon, name = source.partition(":")
+    if colon and scheme == "sklearn":
+        return _shipped(name, target)
+    # A scheme has several letters: one letter before a colon is a drive.
+    if colon and scheme.isalnum() and len(scheme) > 1:
+        raise UsageError(
+            f"`data.source` is {source!r}, and tables cannot be read from {scheme!r}: use sklearn:NAME, or the path of "
+            "a .csv or .parquet file."
+        )
+    path = folder / source
+    _refuse_unreadable(path, source)
+    frame = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
+    if frame.empty:
+        raise UsageError(f"The table {path} has a header and no rows: bring rows to learn from.")
+    if len(frame.columns) < 2:
+        only = str(frame.columns[0])
+        between = next((mark for mark in (";", "\t", "|") if mark in only), None)
+        hint = f"Its fields seem to be separated by {between!r}: separate them by commas." if between else ""
+        raise UsageError(
+            f"The table {path} has a single column, {only[:60]!r}: at least one to predict and one to predict it from "
+            f"are needed. {hint}".strip()
+        )
+    return frame
+
+
+def _shipped(name: str, target: str) -> pd.DataFrame:
+    if name not in _SHIPPED:
+        near = difflib.get_close_matches(name, _SHIPPED, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"scikit-learn ships no table {name!r} for use here; {hint}known are {', '.join(_SHIPPED)}.")
+    loaded = _SHIPPED[name](as_frame=True)
+    frame: pd.DataFrame = loaded.frame
+    labels = getattr(loaded, "target_names", None)
+    if target == "target" and labels is not None and isinstance(labels[0], str):
+        named = [str(label) for label in labels]
+        return frame.assign(
+            target=pd.Categorical.from_codes(frame["target"].to_numpy(), categories=pd.Index(named), ordered=True)
+        )
+    return frame
+
+
+def _refuse_unreadable(path: Path, source: str) -> None:
+    where = f"`data.source` names {source!r}"
+    if path.is_dir():
+        raise UsageError(f"{where}, and {path} is a folder: name the file in it.")
+    if not path.is_file():
+        near = path.parent.is_dir() and difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.iterdir()], n=1
+        )
+        hint = f"did you mean {near[0]!r}?" if near else "paths are relative to the scenario file."
+        raise UsageError(f"{where}, and there is no file {path}; {hint}")
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise UsageError(f"{where}, and only .csv and .parquet files are read: write the table as one of these.")
+    if path.stat().st_size == 0:
+        raise UsageError(f"{where}, and {path} is empty: bring a header and rows.")
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    names = _checked_header(path)
+    # pandas keeps a line of nothing but blanks as a row of holes; so does the check above.
+    frame = pd.read_csv(path, encoding=_ENCODING, header=0, names=names, index_col=False, low_memory=False)
+    return frame.reset_index(drop=True)
+
+
+def _checked_header(path: Path) -> list[str]:
+    """Names in the first line, after a look at every other: pandas renames twins and fills short rows in silence."""
+    try:
+        with path.open(encoding=_ENCODING, newline="") as file:
+            rows = csv.reader(file, strict=True)
+            names = next((row for row in rows if row), [])
+            _refuse_bad_names(names, path)
+            for row in rows:
+                if row and len(row) != len(names):
+                    raise UsageError(
+                        f"Line {rows.line_num} of {path} has {len(row)} fields, and the header has {len(names)}: give "
+                        "every row a field per column, and put texts with commas in double quotes."
+                    )
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not UTF-8 (byte {error.object[error.start]:#04x}): save it again as UTF-8, for instance with "
+            "`iconv -f latin1 -t utf-8`."
+        ) from None
+    except csv.Error as error:
+        raise UsageError(f"Line {rows.line_num} of {path} is no CSV: {error}. Check its double quotes.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    return names
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    try:
+        names = [str(name) for name in pyarrow.parquet.read_schema(path).names]
+        _refuse_bad_names(names, path)
+        frame = pd.read_parquet(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UsageError(f"{path} cannot be read as Parquet: {_one_line(error)}. Write it again.") from None
+    return frame.rename(columns=str).reset_index(drop=True)
+
+
+def _refuse_bad_names(names: list[str], path: Path) -> None:
+    if not names:
+        raise UsageError(f"{path} has no columns: bring a header and rows.")
+    if "" in names:
+        raise UsageError(
+            f"Column {names.index('') + 1} of {path} has no name: name it, or leave it out (pandas writes its index "
+            "so: use `to_csv(index=False)`)."
+        )
+    twins = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twins:
+        raise UsageError(f"{path} has several columns called {', '.join(map(repr, twins))}: give each its own name.")
+
+
+def _one_line(error: Any) -> str:
+    return " ".join(str(error).split())
