@@ -1,0 +1,50 @@
+# Everything a newcomer needs: `make bench` and `make test`. Both set up .venv first, and do nothing the second time.
+PYTHON ?= python3
+SCENARIO ?= scenarios/quickstart.toml
+RESULTS ?= results
+RUN ?= latest
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench test test-long lint report gate serve clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.setup ## install what a run needs into .venv
+
+bench: $(VENV)/.setup ## run a scenario: SCENARIO=file (RESUME=run goes on with one)
+	@$(BIN)/harness run $(if $(RESUME),--resume $(RESUME),$(SCENARIO)) --results $(RESULTS)
+
+test: $(VENV)/.setup-dev lint ## lint, then every test that takes seconds
+	@$(BIN)/python -m pytest -m "not long"
+
+test-long: $(VENV)/.setup-dev ## the tests that take minutes
+	@$(BIN)/python -m pytest -m long
+
+lint: $(VENV)/.setup-dev ## ruff, mypy, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+
+report: $(VENV)/.setup ## make the report of a run anew: RUN=id
+	@$(BIN)/harness report $(RUN) --results $(RESULTS)
+
+gate: $(VENV)/.setup ## the verdict of a run as an exit status: RUN=id
+	@$(BIN)/harness gate $(RUN) --results $(RESULTS)
+
+serve: $(VENV)/.setup ## serve a candidate until interrupted: BUNDLE=results/RUN/candidates/ID
+	@$(BIN)/harness serve $(BUNDLE)
+
+clean: ## remove .venv and caches (results stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .benchmarks .hypothesis build dist
+
+$(BIN)/uv: requirements-uv.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements-uv.lock && touch $@
+
+$(VENV)/.setup: $(BIN)/uv requirements.lock pyproject.toml
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . && touch $@
+
+$(VENV)/.setup-dev: $(VENV)/.setup requirements-dev.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock && touch $@

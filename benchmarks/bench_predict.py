@@ -1,0 +1,48 @@
+"""How long does a candidate take, in process, for one row and for many, and what do the wire's encodings cost?"""
+
+import numpy as np
+import pytest
+from conftest import Subject
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from harness.pipeline.plugins import installed
+from harness.serving.protocol import decode_request, decode_response, encode_request, encode_response
+
+ROWS = (1, 10, 100, 1_000)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("runtime", installed("runtimes"))
+def test_predict(benchmark: BenchmarkFixture, subject: Subject, runtime: str, rows: int) -> None:
+    predict, batch = subject.predictor(runtime), subject.batch(rows)
+    benchmark.extra_info.update(benchmark="predict", runtime=runtime, rows=rows)
+    prediction = benchmark(predict, batch)
+    assert len(prediction.values) == rows
+    assert np.isfinite(prediction.values).all()
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_encode_request(benchmark: BenchmarkFixture, subject: Subject, rows: int) -> None:
+    signature, batch = subject.candidate.signature, subject.batch(rows)
+    benchmark.extra_info.update(benchmark="encode_request", rows=rows)
+    body = benchmark(encode_request, batch, signature)
+    again = decode_request(body, signature)
+    np.testing.assert_array_equal(again.numbers, batch.numbers)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_decode_request(benchmark: BenchmarkFixture, subject: Subject, rows: int) -> None:
+    signature, batch = subject.candidate.signature, subject.batch(rows)
+    benchmark.extra_info.update(benchmark="decode_request", rows=rows)
+    decoded = benchmark(decode_request, encode_request(batch, signature), signature)
+    np.testing.assert_array_equal(decoded.numbers, batch.numbers)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_encode_response(benchmark: BenchmarkFixture, subject: Subject, rows: int) -> None:
+    signature = subject.candidate.signature
+    runtime = next(artifact.runtime for artifact in subject.candidate.artifacts if artifact.file)
+    prediction = subject.predictor(runtime)(subject.batch(rows))
+    benchmark.extra_info.update(benchmark="encode_response", rows=rows)
+    body = benchmark(encode_response, prediction, signature, "model")
+    np.testing.assert_array_equal(decode_response(body, signature).values, prediction.values)

@@ -1,0 +1,110 @@
+"""What does a report of a million exchanges cost, from the start of the process to its last file?
+
+The run is made up (twenty open steps of 50,000 Poisson arrivals, one candidate); the command is the real one, in a
+process of its own. The goal is 10 s and 1 GiB; `peak_bytes` is in the extra info.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from harness.records.ledger import StepEntry
+from harness.records.load import NEVER, Outcome, Step
+from harness.records.run import CellResult, CellState, Run
+from harness.records.scenario import Scenario, cells
+from harness.stages.host import fingerprint
+from harness.stats.arrivals import due_ns
+from harness.store.database import Database
+from harness.store.exchanges import write_exchanges
+from harness.store.files import write_atomically
+from harness.store.runs import new_run
+
+STEPS, EXCHANGES = 20, 50_000
+SCENARIO = Scenario.model_validate(
+    {
+        "question": "What does a report cost?",
+        "data": {"source": "sklearn:iris"},
+        "search": {"engines": ["random_search"]},
+        "serve": [{"target": "null"}],
+        "load": {"objective": {"p99_s": 0.05}},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("results")
+    folder = new_run(results, "million")
+    plan = cells(SCENARIO, {"null"})
+    served = next(cell for cell in plan if cell.kind == "serve")
+    write_atomically(folder.scenario, b"")
+    run = Run(
+        id="million",
+        scenario="million",
+        data_folder="",
+        scenario_sha256="",
+        data_sha256="",
+        harness_version="0",
+        started_utc="2026-01-01T00:00:00Z",
+    )
+    with Database.create(folder.database, run, fingerprint(), SCENARIO, plan) as database:
+        database.begin(served)
+        for number in range(STEPS):
+            step = Step(
+                shape="stairs",
+                number=number,
+                mode="open",
+                rate_rps=5_000.0 + number,
+                duration_s=EXCHANGES / (5_000.0 + number),
+                warmup_s=0.5,
+            )
+            columns = made_up(step)
+            digest = write_exchanges(folder.exchanges(f"step-{number}"), columns)
+            entry = StepEntry(id=f"step-{number}", cell=served.id, step=step, exchanges_sha256=digest)
+            database.record(served.id, entry)
+        database.finish(
+            CellResult(id=served.id, label=served.label, kind="serve", state=CellState.DONE, duration_s=1.0)
+        )
+    return results
+
+
+def made_up(step: Step) -> dict[str, np.ndarray]:
+    assert step.rate_rps is not None
+    due = due_ns("poisson", step.rate_rps, step.duration_s, seed=step.number)
+    rng = np.random.default_rng(step.number)
+    sent = due + rng.exponential(5e4, len(due)).astype(np.int64)
+    done = sent + rng.lognormal(13.5, 0.8, len(due)).astype(np.int64)
+    failed = rng.random(len(due)) < 0.001
+    outcome = np.where(failed, Outcome.DROPPED, Outcome.OK).astype(np.int8)
+    return {
+        "due_ns": due,
+        "dispatch_ns": np.where(failed, NEVER, due + 10_000),
+        "sent_ns": np.where(failed, NEVER, sent),
+        "done_ns": np.where(failed, NEVER, done),
+        "status": np.where(failed, 0, 200).astype(np.int16),
+        "outcome": outcome,
+        "bytes": np.full(len(due), 180, dtype=np.int32),
+        "payload": (np.arange(len(due)) % 143).astype(np.int32),
+        "worker": np.zeros(len(due), dtype=np.int16),
+    }
+
+
+def test_report(benchmark: BenchmarkFixture, results: Path) -> None:
+    peaks: list[int] = []
+
+    def report() -> None:
+        command = [sys.executable, "-m", "harness", "report", "million", "--results", str(results)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = status
+        assert status == 0
+        peaks.append(used.ru_maxrss * 1024)
+
+    benchmark.pedantic(report, rounds=3)
+    benchmark.extra_info.update(benchmark="report", exchanges=STEPS * EXCHANGES, peak_bytes=max(peaks))
+    assert (results / "million" / "report" / "report.html").is_file()

@@ -1,0 +1,98 @@
+"""What the micro benchmarks share: the candidate that is timed, and rows to time it with.
+
+`pytest benchmarks/` fits a forest on the breast-cancer table; `--bundle results/RUN/candidates/ID --rows REQUEST.json`
+times a candidate of a run on rows of its own. Inside a run the harness calls the same code.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import NotConvertibleError
+from harness.pipeline.plugins import installed, plugin
+from harness.ports import Predictor
+from harness.process import die_with_parent
+from harness.records.candidate import Artifact, Candidate
+from harness.records.rows import Batch
+from harness.records.scenario import DataPlan
+from harness.serving.protocol import decode_request
+from harness.space.build import build
+from harness.space.preprocess import to_batch
+from harness.stages.data import load_table
+from harness.store.bundle import artifact_path, read_bundle, write_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A candidate on disk, and rows that it can be asked about."""
+
+    bundle: Path
+    candidate: Candidate
+    rows: Batch
+
+    def predictor(self, runtime: str) -> Predictor:
+        """The candidate, loaded; skips the benchmark where it has no such form."""
+        try:
+            path = artifact_path(self.bundle, self.candidate, runtime)
+        except NotConvertibleError as reason:
+            pytest.skip(str(reason))
+        loaded: Predictor = plugin("runtimes", runtime).load(path, self.candidate.signature)
+        return loaded
+
+    def batch(self, count: int) -> Batch:
+        """`count` rows; those at hand over and over where there are fewer."""
+        which = np.arange(count) % len(self.rows)
+        return Batch(self.rows.numbers[which], self.rows.texts[which])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bundle", type=Path, help="folder of the candidate to time (default: a forest fitted here)")
+    parser.addoption("--rows", type=Path, help="an inference request whose rows are used (with --bundle)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--bundle"):
+        die_with_parent()
+
+
+@pytest.fixture(scope="session")
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    bundle = request.config.getoption("--bundle")
+    if bundle is None:
+        yield _forest(tmp_path_factory.mktemp("candidate") / "forest")
+        return
+    candidate = read_bundle(bundle)
+    rows = request.config.getoption("--rows")
+    if rows is None:
+        pytest.exit("--bundle needs --rows: a file with an inference request for that candidate", returncode=2)
+    yield Subject(bundle, candidate, decode_request(rows.read_bytes(), candidate.signature))
+
+
+def _forest(bundle: Path) -> Subject:
+    table = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
+    configuration = {"family": "random_forest", "n_estimators": 100}
+    pipeline = build(configuration, table.signature, seed=1)
+    pipeline.fit(table.frame.iloc[table.train], table.target[table.train])
+    rows = to_batch(table.frame.iloc[table.holdout], table.signature.columns)
+    files, artifacts = {}, []
+    for name in installed("runtimes"):
+        runtime = plugin("runtimes", name)
+        data = files[runtime.artifact] = runtime.export(pipeline, table.signature, rows)
+        digest = hashlib.sha256(data).hexdigest()
+        artifacts.append(Artifact(runtime=name, file=runtime.artifact, sha256=digest, size_bytes=len(data)))
+    candidate = Candidate(
+        id="forest",
+        origin="baseline",
+        configuration=configuration,
+        cv_score=None,
+        fit_s=0.0,
+        signature=table.signature,
+        metric="roc_auc",
+        artifacts=tuple(artifacts),
+    )
+    write_bundle(bundle, candidate, files)
+    return Subject(bundle, candidate, rows)

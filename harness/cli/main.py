@@ -1,0 +1,152 @@
+"""The command `harness`: verbs, options and exit statuses.
+
+In: argv. Out: an exit status of `errors.ExitCode`. What the verbs do is in `cli.verbs`.
+"""
+
+import argparse
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from harness import __version__
+from harness.cli import verbs
+from harness.cli.verbs import talk
+from harness.errors import ExitCode, HarnessError
+
+_DESCRIPTION = """\
+Give the harness a table and a service-level objective: Ray workers search for models, the candidates are checked,
+served and put under Locust load at growing scales, and a report says which one to ship and how much it carries."""
+
+_EXIT_CODES = """\
+exit status: 0 good; 1 a bug in the harness; 2 usage, scenario or data; 3 a gate failed; 4 not trustworthy or
+inconclusive; 5 infrastructure or target failed; 6 results folder locked; 7 integrity; 130 interrupted, resumable"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        status: int = options.verb(options)
+    except HarnessError as error:
+        talk(f"harness: {error}")
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        talk(f"\nharness: interrupted; nothing is left running. {_how_to_resume(options)}")
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        return int(ExitCode.GOOD)
+    except Exception:
+        traceback.print_exc()
+        talk("harness: this is a bug in the harness; please report it with the lines above.")
+        return int(ExitCode.BUG)
+    return int(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harness",
+        description=_DESCRIPTION,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"harness {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, do, summary, add_options in _VERBS:
+        command = commands.add_parser(name, help=summary, description=summary, epilog=_EXIT_CODES)
+        command.set_defaults(verb=do, name=name)
+        add_options(command)
+    return parser
+
+
+def _list_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("kind", nargs="?", choices=_LISTABLE, metavar="KIND", help=", ".join(_LISTABLE))
+    _json_option(command)
+
+
+def _check_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("scenario", type=Path, metavar="SCENARIO", help="a TOML file")
+    _set_option(command)
+    _json_option(command)
+
+
+def _run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("scenario", type=Path, nargs="?", metavar="SCENARIO", help="a TOML file")
+    _set_option(command)
+    command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run (an id, or `latest`)")
+    command.add_argument("--run-id", metavar="ID", help="name of the run's folder (default: time and scenario)")
+    command.add_argument("--ray-address", metavar="ADDRESS", help="a running Ray cluster (default: a local one)")
+    _results_option(command)
+    _json_option(command)
+
+
+def _report_options(command: argparse.ArgumentParser) -> None:
+    _run_argument(command)
+    command.add_argument("--format", metavar="NAMES", default="", help="some of `harness list exporters`, by comma")
+
+
+def _gate_options(command: argparse.ArgumentParser) -> None:
+    _run_argument(command)
+    command.add_argument("--self-test", action="store_true", help="show, on this run, that each gate can fail")
+    _json_option(command)
+
+
+def _serve_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder: results/RUN/candidates/ID")
+    command.add_argument("--target", default="asgi", metavar="NAME", help="one of `harness list targets`")
+    command.add_argument("--runtime", default="onnx", metavar="NAME", help="one of `harness list runtimes`")
+    command.add_argument("--replicas", type=int, default=1, metavar="N", help="server processes or replicas")
+    command.add_argument("--port", type=int, metavar="PORT", help="default: one that is free")
+
+
+def _run_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", metavar="RUN", help="a run's id, or `latest`")
+    _results_option(command)
+
+
+def _results_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of the runs (default: results)"
+    )
+
+
+def _set_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change one key, for once"
+    )
+
+
+def _json_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+_LISTABLE = ("engines", "runtimes", "targets", "shapes", "exporters", "scenarios", "keys")
+
+_VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Callable[[argparse.ArgumentParser], None]], ...] = (
+    ("list", verbs.list_verb, "Show plug-ins (installed, or why not), scenarios, or the keys of one.", _list_options),
+    ("check", verbs.check_verb, "Print the plan of a scenario, with an estimated duration.", _check_options),
+    ("run", verbs.run_verb, "Run a scenario: search, check, serve, load, compare, report.", _run_options),
+    ("report", verbs.report_verb, "Make the report of a run anew, from what was recorded.", _report_options),
+    ("gate", verbs.gate_verb, "Say what the gates of a run say, as an exit status.", _gate_options),
+    ("serve", verbs.serve_verb, "Serve a candidate of a run until interrupted.", _serve_options),
+    ("verify", verbs.verify_verb, "Check that every file of a run is what was written.", _run_argument),
+)
+
+
+def _how_to_resume(options: argparse.Namespace) -> str:
+    if options.name != "run":
+        return ""
+    from harness.store.runs import runs
+
+    known = runs(options.results)
+    if options.resume is None and not known:
+        return "Nothing was recorded yet."
+    run_id = options.resume or known[-1].id
+    return f"Finished cells are kept: go on with `harness run --resume {run_id}`."
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,191 @@
+"""What each command does.
+
+In: parsed options. Out: data on stdout, talk on stderr, and an exit status. Each verb imports what it needs when it is
+called, so that `harness --help` answers at once.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import ExitCode
+
+if TYPE_CHECKING:
+    from harness.pipeline.plugins import Plugin
+
+
+def list_verb(options: argparse.Namespace) -> int:
+    """Show plug-ins, scenarios, or the keys of a scenario."""
+    from harness.pipeline.plugins import KINDS, inventory
+    from harness.store.reference import scenario_reference
+    from harness.store.scenarios import scenario_questions
+
+    if options.kind == "keys":
+        sys.stdout.write(scenario_reference())
+        return ExitCode.GOOD
+    kinds = [kind for kind in KINDS if options.kind in (None, kind)]
+    found = [plugin for kind in kinds for plugin in inventory(kind)]
+    scenarios = scenario_questions(Path("scenarios")) if options.kind in (None, "scenarios") else []
+    if options.json:
+        listed = [
+            {
+                "kind": plugin.kind,
+                "name": plugin.name,
+                "summary": plugin.summary,
+                "missing": list(plugin.missing),
+                "parameters": dict(plugin.parameters),
+            }
+            for plugin in found
+        ]
+        listed.extend({"kind": "scenarios", "name": str(path), "summary": question} for path, question in scenarios)
+        data(json.dumps(listed, indent=2, default=str))
+        return ExitCode.GOOD
+    rows: list[tuple[str, str, str]] = []
+    rows.extend((plugin.kind, plugin.name, _usable(plugin)) for plugin in found)
+    rows.extend(("scenarios", str(path), question) for path, question in scenarios)
+    width = max((len(name) for _, name, _ in rows), default=0)
+    heading = None
+    for kind, name, summary in rows:
+        if kind != heading:
+            data(f"{'' if heading is None else chr(10)}{kind}")
+            heading = kind
+        data(f"  {name:<{width}}  {summary}")
+    return ExitCode.GOOD
+
+
+def check_verb(options: argparse.Namespace) -> int:
+    """Print the plan of a scenario; run nothing."""
+    from harness.cli.progress import length
+    from harness.pipeline.plan import resolved
+    from harness.store.scenarios import read_scenario
+
+    plan = resolved(read_scenario(options.scenario, options.overrides)[0], str(options.scenario))
+    planned = list(zip(plan.cells, plan.estimates_s, strict=True))
+    if options.json:
+        cells = [{**cell.model_dump(mode="json"), "estimated_s": estimate_s} for cell, estimate_s in planned]
+        data(
+            json.dumps({"question": plan.scenario.question, "cells": cells, "estimated_s": plan.estimated_s}, indent=2)
+        )
+        return ExitCode.GOOD
+    data(plan.scenario.question)
+    for cell, estimate_s in planned:
+        data(f"  {cell.kind:<10} {cell.label:<48} about {length(estimate_s):>7}  {cell.id}")
+    data(f"{len(planned)} cells, about {length(plan.estimated_s)} at most; nothing was run.")
+    return ExitCode.GOOD
+
+
+def run_verb(options: argparse.Namespace) -> int:
+    """Run a scenario, or go on with a run."""
+    from harness.cli.progress import watching
+    from harness.clock import SystemClock
+    from harness.errors import UsageError
+    from harness.pipeline.run import Surroundings, resume, start
+
+    if (options.scenario is None) == (options.resume is None):
+        raise UsageError("Give a scenario to run, or --resume RUN to go on with one; one of the two.")
+    if options.resume is not None and (options.overrides or options.run_id):
+        raise UsageError("A resumed run keeps its scenario and its id: leave out --set and --run-id.")
+    clock = SystemClock()
+    with watching(sys.stderr, clock) as watch:
+        around = Surroundings(results=options.results, ray_address=options.ray_address, watch=watch, clock=clock)
+        if options.resume is not None:
+            finished = resume(options.resume, around)
+        else:
+            finished = start(options.scenario, options.overrides, options.run_id, around)
+    document = finished.document
+    if options.json:
+        data(json.dumps(document.summary, indent=2))
+    else:
+        data(document.recommendation)
+        for gate in document.verdict.gates:
+            data(f"gate {gate.name}: {gate.answer}: {gate.sentence}")
+        data(f"report: {finished.folder.report / 'report.html'}")
+    for result in finished.failed:
+        talk(f"harness: {result.kind} {result.label} failed: {result.failure.message if result.failure else ''}")
+    if finished.failed:
+        talk(f"harness: `harness run --resume {finished.folder.id}` tries again what the machine failed.")
+    return finished.exit_code
+
+
+def report_verb(options: argparse.Namespace) -> int:
+    """Make the report of a run anew."""
+    from harness.pipeline.report import write_report
+    from harness.store.runs import find_run
+
+    folder = find_run(options.results, options.run)
+    formats = [name.strip() for name in options.format.split(",") if name.strip()]
+    document = write_report(folder, formats)
+    data(document.recommendation)
+    data(f"report: {folder.report}")
+    return ExitCode.GOOD
+
+
+def gate_verb(options: argparse.Namespace) -> int:
+    """Say what the gates of a run say."""
+    from harness.analysis.gate import self_test
+    from harness.errors import NotTrustworthyError
+    from harness.pipeline.report import read_document
+    from harness.pipeline.run import EXIT_CODES
+    from harness.store.runs import find_run
+
+    verdict = read_document(find_run(options.results, options.run)).verdict
+    if not verdict.gates:
+        raise NotTrustworthyError(
+            f"The scenario of {options.run} has no gate: name an expected score, an objective, or [[gates]]."
+        )
+    if options.self_test:
+        complaints = self_test(verdict)
+        if complaints:
+            raise NotTrustworthyError(" ".join(complaints))
+        for gate in verdict.gates:
+            data(f"{gate.name}: passes, fails, and abstains without data")
+        return ExitCode.GOOD
+    if options.json:
+        data(verdict.model_dump_json(indent=2))
+    else:
+        for gate in verdict.gates:
+            data(f"{gate.answer:<12} {gate.name}: {gate.sentence}")
+    return EXIT_CODES[verdict.answer]
+
+
+def serve_verb(options: argparse.Namespace) -> int:
+    """Serve a candidate until interrupted."""
+    from harness.pipeline.serve import served
+
+    parameters = {} if options.port is None else {"port": options.port}
+    with served(options.bundle, options.target, options.runtime, options.replicas, parameters) as endpoint:
+        data(f"{endpoint.url}{endpoint.infer_path}")
+        talk(f"Ready after {endpoint.startup_s:.1f} s; Ctrl-C ends it.")
+        talk(f"Metadata: {endpoint.url}/v2/models/{endpoint.model}")
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            talk("Stopping.")
+    return ExitCode.GOOD
+
+
+def verify_verb(options: argparse.Namespace) -> int:
+    """Check every file of a run."""
+    from harness.pipeline.verify import verified
+    from harness.store.runs import find_run
+
+    for line in verified(find_run(options.results, options.run)):
+        data(line)
+    return ExitCode.GOOD
+
+
+def data(line: str) -> None:
+    """Say something that a program may read."""
+    sys.stdout.write(f"{line}\n")
+
+
+def talk(line: str) -> None:
+    """Say something to the person at the terminal."""
+    sys.stderr.write(f"{line}\n")
+
+
+def _usable(plugin: "Plugin") -> str:
+    return f"not installed: needs {', '.join(plugin.missing)}" if plugin.missing else plugin.summary

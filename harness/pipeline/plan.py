@@ -1,0 +1,118 @@
+"""The plan of a scenario: its cells, checked against what is installed, with an estimate of how long each takes.
+
+In: a scenario. Out: `Plan`. Everything that can be refused without measuring is refused here, so that a run never
+stops in its tenth minute over a misspelt name.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.gate import refuse_unreal
+from harness.errors import UsageError
+from harness.pipeline.plugins import bare_targets, plugin, plugin_class
+from harness.ports import Shape
+from harness.records.load import Rung, Step
+from harness.records.scenario import BASELINE, Cell, LoadPlan, Scenario, cells
+
+_RAY_START_S = 10.0
+_CANDIDATE_S = 10.0
+_SERVE_START_S = 8.0
+_MICRO_BENCHMARKS = 10
+"""Rough shares of the estimate that no scenario states, as seen on a two-core machine."""
+
+_ASSUMED_PEAK_RPS = 2000.0
+_STEPS_AT_MOST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A scenario that can be run here, resolved."""
+
+    scenario: Scenario
+    cells: tuple[Cell, ...]
+    estimates_s: tuple[float, ...]
+    """Of each cell, in the same order; a guess that errs to the long side."""
+
+    @property
+    def estimated_s(self) -> float:
+        """Of the whole run."""
+        return sum(self.estimates_s) + (_RAY_START_S if self.cells else 0.0)
+
+
+def resolved(scenario: Scenario, where: str) -> Plan:
+    """The plan of a scenario that came from `where`. Raises UsageError for what it names and does not exist here."""
+    try:
+        return _resolved(scenario)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _resolved(scenario: Scenario) -> Plan:
+    search, load = scenario.search, scenario.load
+    for engine in search.engines:
+        plugin("engines", engine, search.parameters.get(engine))
+    _refuse_strangers("search.parameters", search.parameters, search.engines)
+    for serve in scenario.serve:
+        plugin("targets", serve.target, serve.parameters)
+        for runtime in serve.runtimes:
+            plugin_class("runtimes", runtime)
+        _refuse_strangers(f"serve {serve.target} candidates", serve.candidates, (BASELINE, *search.engines))
+    _refuse_strangers("load.parameters", load.parameters, load.shapes)
+    shapes(load)
+    planned = cells(scenario, bare_targets())
+    _refuse_twins(planned)
+    refuse_unreal(scenario, planned)
+    return Plan(scenario, planned, tuple(_estimate_s(scenario, cell) for cell in planned))
+
+
+def shapes(load: LoadPlan) -> tuple[Shape, ...]:
+    """The load shapes of a scenario, in their order."""
+    return tuple(plugin("shapes", name, load.parameters.get(name)) for name in load.shapes)
+
+
+def steps(load: LoadPlan, drive: Callable[[Step], Rung]) -> Iterator[Rung]:
+    """Walk the shapes of a scenario: each step is driven and told to the shapes before the next is asked for."""
+    history: list[Rung] = []
+    for shape in shapes(load):
+        for _ in range(_STEPS_AT_MOST):
+            step = shape.next_step(history)
+            if step is None:
+                break
+            history.append(drive(step))
+            yield history[-1]
+
+
+def _estimate_s(scenario: Scenario, cell: Cell) -> float:
+    match cell.kind:
+        case "search":
+            return scenario.search.seconds
+        case "candidate":
+            return _CANDIDATE_S
+        case "micro":
+            return _MICRO_BENCHMARKS * scenario.micro.seconds + 4.0
+        case "serve":
+            walked = steps(scenario.load, _assumed)
+            return _SERVE_START_S + sum(rung.step.duration_s for rung in walked)
+
+
+def _assumed(step: Step) -> Rung:
+    """What a plain server would do: saturate at eight in flight, and keep every promise below its peak."""
+    asked = step.rate_rps if step.rate_rps is not None else _ASSUMED_PEAK_RPS * min(1.0, (step.in_flight or 1) / 8)
+    return Rung(step=step, throughput_rps=min(asked, _ASSUMED_PEAK_RPS), p99_s=0.001, error_share=0.0)
+
+
+def _refuse_strangers(where: str, given: Iterable[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(known)}."
+            raise UsageError(f"{where} names {name!r}, which this scenario does not use; {hint}")
+
+
+def _refuse_twins(planned: Sequence[Cell]) -> None:
+    seen: dict[str, Cell] = {}
+    for cell in planned:
+        if cell.id in seen:
+            raise UsageError(f"The scenario plans the same cell twice: {cell.label}. Merge the two [[serve]] tables.")
+        seen[cell.id] = cell

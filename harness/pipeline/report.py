@@ -1,0 +1,47 @@
+"""The report of a recorded run: read, reduced, told, written.
+
+In: a run folder. Out: its `report/`, made anew as a whole, and the document. Needs none of Ray, Locust, Optuna, FLAML.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.analysis.document import document, read_steps
+from harness.pipeline.plugins import installed, plugin
+from harness.ports import Exporter
+from harness.records.finding import Document
+from harness.store.database import Database
+from harness.store.files import write_atomically
+from harness.store.runs import RunFolder
+
+
+def read_document(folder: RunFolder) -> Document:
+    """Everything there is to say of a run."""
+    with Database.open(folder.database) as database:
+        ledger = database.ledger()
+    return document(ledger, read_steps(folder.path, ledger))
+
+
+def write_report(folder: RunFolder, formats: Sequence[str] = ()) -> Document:
+    """Write the report in some formats (none named: all), replacing what was there."""
+    exporters: list[Exporter] = [plugin("exporters", name) for name in formats or installed("exporters")]
+    told = read_document(folder)
+    made = Path(tempfile.mkdtemp(prefix=".report-", dir=folder.path))
+    try:
+        for exporter in exporters:
+            for path, data in exporter.export(told).items():
+                write_atomically(made / path, data)
+        made.chmod(0o755)
+        if formats:  # the others stay
+            for file in sorted(path for path in made.rglob("*") if path.is_file()):
+                write_atomically(folder.report / file.relative_to(made), file.read_bytes())
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(folder.report)
+            made.rename(folder.report)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return told

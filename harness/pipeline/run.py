@@ -1,0 +1,271 @@
+"""The run: what is done in which order, what is left after an interruption, and what the end is called.
+
+In: a scenario file, or the id of an unfinished run. Out: a run folder with its report, and the verdict. Cells are the
+unit: a finished one is never done again, an unfinished one is begun anew.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from harness.clock import Clock
+from harness.errors import ExitCode, InfrastructureError, IntegrityError, UsageError
+from harness.pipeline.cells import (
+    CellFailedError,
+    Told,
+    Work,
+    candidate_cell,
+    metric_of,
+    micro_cell,
+    search_cell,
+    serve_cell,
+)
+from harness.pipeline.plan import Plan, resolved
+from harness.pipeline.report import write_report
+from harness.ports import Problem
+from harness.records.finding import Answer, Document
+from harness.records.ledger import Ledger
+from harness.records.run import INFRASTRUCTURE, Cause, CellResult, CellState, Failure, Progress, Run
+from harness.records.scenario import Cell
+from harness.space.families import families_for
+from harness.stages.data import Table, load_table
+from harness.stages.fleet import RayFleet, ray_session
+from harness.stages.host import fingerprint
+from harness.store.database import Database
+from harness.store.files import write_atomically
+from harness.store.runs import RunFolder, disk_failures, find_run, locked, new_run
+from harness.store.scenarios import parse_scenario, read_scenario, scenario_name
+
+EXIT_CODES = {
+    Answer.PASS: ExitCode.GOOD,
+    Answer.FAIL: ExitCode.GATE_FAILED,
+    Answer.INCONCLUSIVE: ExitCode.NOT_TRUSTWORTHY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a run needs beside its scenario."""
+
+    results: Path
+    ray_address: str | None
+    watch: Callable[[Progress], None]
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that came to its end."""
+
+    folder: RunFolder
+    document: Document
+    failed: tuple[CellResult, ...]
+    """Cells that the machine failed: resuming tries them again."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """5 where the machine failed a cell, else what the gates say."""
+        return ExitCode.INFRASTRUCTURE if self.failed else EXIT_CODES[self.document.verdict.answer]
+
+
+def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, around: Surroundings) -> Finished:
+    """Run a scenario from the beginning."""
+    scenario, text = read_scenario(scenario_file, overrides)
+    plan = resolved(scenario, str(scenario_file))
+    table = load_table(scenario.data, scenario_file.parent)
+    metric_of(scenario, table)
+    name = scenario_name(scenario_file)
+    with locked(around.results), disk_failures():
+        started_utc = around.clock.utc_label()
+        folder = new_run(around.results, run_id or f"{re.sub('[-:]', '', started_utc)}-{name}"[:100])
+        write_atomically(folder.scenario, text.encode())
+        run = Run(
+            id=folder.id,
+            scenario=name,
+            data_folder=str(scenario_file.parent.resolve()),
+            scenario_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            data_sha256=table.sha256,
+            harness_version=harness.__version__,
+            started_utc=started_utc,
+        )
+        with Database.create(folder.database, run, fingerprint(), scenario, plan.cells) as database:
+            return _worked_off(folder, database, plan, table, around)
+
+
+def resume(run_id: str, around: Surroundings) -> Finished:
+    """Go on with a run that did not come to its end; finished cells stay as they are.
+
+    Raises UsageError where this is another machine or another version, IntegrityError where scenario or table changed.
+    """
+    with locked(around.results), disk_failures():
+        folder = find_run(around.results, run_id)
+        with Database.open(folder.database) as database:
+            ledger = database.ledger()
+            where = str(folder.scenario)
+            plan = resolved(parse_scenario(folder.scenario.read_text(encoding="utf-8"), where), where)
+            table = load_table(plan.scenario.data, Path(ledger.run.data_folder))
+            _refuse_another(folder, ledger, plan, table)
+            return _worked_off(folder, database, plan, table, around)
+
+
+def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, table: Table) -> None:
+    text = folder.scenario.read_bytes()
+    if hashlib.sha256(text).hexdigest() != ledger.run.scenario_sha256:
+        raise IntegrityError(
+            f"{folder.scenario} was changed since the run began; its results would answer two questions."
+        )
+    if table.sha256 != ledger.run.data_sha256:
+        raise IntegrityError(
+            f"The table {plan.scenario.data.source} is not the one that the run {folder.id} began with. "
+            "Bring that one back, or start a new run."
+        )
+    if harness.__version__ != ledger.run.harness_version or plan.cells != ledger.plan:
+        raise UsageError(
+            f"The run {folder.id} was begun by harness {ledger.run.harness_version}; this is {harness.__version__}. "
+            "Figures of two versions are never pooled: start a new run."
+        )
+    if fingerprint() != ledger.host:
+        raise UsageError(
+            f"The run {folder.id} was begun on another machine or with other libraries. "
+            "Figures of unlike hosts are never pooled: start a new run."
+        )
+
+
+def _worked_off(folder: RunFolder, database: Database, plan: Plan, table: Table, around: Surroundings) -> Finished:
+    ledger = database.ledger()
+    ended = {result.id for result in ledger.results if _has_ended(result)}
+    teller = _Teller(plan, around, ended)
+
+    def work(cell: Cell) -> Work:
+        return Work(
+            folder=folder,
+            database=database,
+            scenario=plan.scenario,
+            host=ledger.host,
+            table=table,
+            clock=around.clock,
+            tell=teller.of(cell),
+        )
+
+    left = [cell for cell in plan.cells if cell.id not in ended]
+    _search(plan, [cell for cell in left if cell.kind == "search"], table, work, around)
+    _refuse_nothing_found(database.ledger())
+    for cell in left:
+        match cell.kind:
+            case "candidate":
+                _done(work(cell), cell, candidate_cell)
+            case "serve":
+                _done(work(cell), cell, serve_cell)
+            case "micro":
+                _done(work(cell), cell, micro_cell)
+    database.replace_run(ledger.run.model_copy(update={"finished_utc": around.clock.utc_label()}))
+    results = database.ledger().results
+    failed = tuple(result for result in results if result.failure and result.failure.cause in INFRASTRUCTURE)
+    return Finished(folder=folder, document=write_report(folder), failed=failed)
+
+
+def _search(
+    plan: Plan, cells: Sequence[Cell], table: Table, work: Callable[[Cell], Work], around: Surroundings
+) -> None:
+    """All search cells on one Ray session, which is gone before anything is measured under load."""
+    if not cells:
+        return
+    search = plan.scenario.search
+    families = tuple(family.name for family in families_for(table.signature.task, search.families))
+    work(cells[0]).tell("starting Ray")
+    with (
+        ray_session(search.workers, around.ray_address),
+        RayFleet(table, search.workers, around.clock) as fleet,
+    ):
+        for cell in cells:
+            problem = Problem(
+                task=table.signature.task,
+                metric=metric_of(plan.scenario, table),
+                families=families,
+                folds=search.folds,
+                trials=search.trials,
+                seconds=search.seconds,
+                seed=cell.seed or 0,
+            )
+            _done(work(cell), cell, functools.partial(search_cell, fleet=fleet, problem=problem))
+
+
+def _done(work: Work, cell: Cell, do: Callable[[Work, Cell], Told]) -> None:
+    """Do a cell, and keep what became of it."""
+    work.database.begin(cell)
+    work.tell("begun")
+    started_s = work.clock.monotonic_s()
+    told, failure = Told(), None
+    try:
+        told = do(work, cell)
+    except CellFailedError as error:
+        failure = Failure.of(error.cause, str(error))
+    except InfrastructureError as error:
+        if cell.kind != "serve":
+            raise
+        # One target that does not start is a row of the report, not the loss of all that was measured before.
+        failure = Failure.of(Cause.TARGET, str(error).replace(f"{work.folder.path}/", ""))
+    work.database.finish(
+        CellResult(
+            id=cell.id,
+            label=cell.label,
+            kind=cell.kind,
+            state=CellState.FAILED if failure else CellState.DONE,
+            duration_s=work.clock.monotonic_s() - started_s,
+            failure=failure,
+            startup_s=told.startup_s,
+            notes=told.notes,
+        )
+    )
+    work.tell(f"failed: {failure.message}" if failure else "done")
+
+
+def _has_ended(result: CellResult) -> bool:
+    return result.state is not CellState.OPEN and not (result.failure and result.failure.cause in INFRASTRUCTURE)
+
+
+def _refuse_nothing_found(ledger: Ledger) -> None:
+    searched = [result for result in ledger.results if result.kind == "search"]
+    if searched and all(result.failure for result in searched):
+        told = "; ".join(f"{result.label}: {result.failure.message}" for result in searched if result.failure)
+        raise UsageError(
+            f"No trial succeeded in any search, so there is nothing to serve. {told}. Give the search more seconds or "
+            "trials, other families, or look at the table; every failed trial is in run.db."
+        )
+
+
+class _Teller:
+    """Says how far a run is, and how long it may still take."""
+
+    def __init__(self, plan: Plan, around: Surroundings, ended: set[str]) -> None:
+        self._around = around
+        self._cells = len(plan.cells)
+        self._positions = {cell.id: position for position, cell in enumerate(plan.cells)}
+        self._left_s: dict[str, float] = {}
+        left_s = 0.0
+        for cell, estimate_s in reversed(list(zip(plan.cells, plan.estimates_s, strict=True))):
+            left_s += 0.0 if cell.id in ended else estimate_s
+            self._left_s[cell.id] = left_s
+
+    def of(self, cell: Cell) -> Callable[[str], None]:
+        """What the cell's work calls with a message."""
+        began_s = self._around.clock.monotonic_s()
+
+        def tell(message: str) -> None:
+            spent_s = self._around.clock.monotonic_s() - began_s
+            self._around.watch(
+                Progress(
+                    stage=cell.kind,
+                    cell=self._positions[cell.id] + 1,
+                    cells=self._cells,
+                    label=cell.label,
+                    message=message,
+                    left_s=max(0.0, self._left_s[cell.id] - spent_s),
+                )
+            )
+
+        return tell

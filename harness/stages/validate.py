@@ -1,0 +1,260 @@
+"""Is a candidate right? Before deployment: good enough, and the same after reload. After: the same over the wire.
+
+In: a fitted candidate with its bundle, and the holdout rows. Out: `Check` records; a failed one keeps the candidate
+away from traffic. Answers are compared with the fitted pipeline in this process, never with another copy of themselves.
+"""
+
+import http.client
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier, DummyRegressor
+
+from harness.errors import HarnessError
+from harness.ports import Predictor
+from harness.records.candidate import MINIMISED, Check, CheckName, Endpoint, Signature
+from harness.records.rows import Batch, Prediction
+from harness.records.scenario import ExpectPlan, Metric
+from harness.serving.protocol import decode_response, encode_request
+from harness.space.score import score
+from harness.units import Unit, format_number
+
+RESAMPLES = 500
+"""Of the bootstrap over holdout rows."""
+
+SAME_DIFFERENCE = 1e-9
+"""Largest difference of an answer that the same runtime may show in another process: arithmetic may be ordered
+otherwise, and nothing else may differ."""
+
+PARITY_DIFFERENCE = 1e-3
+"""Largest difference of a probability, or of a prediction in units of the predictions' standard deviation, that another
+runtime may show on a row. float32 arithmetic differs by about 1e-6, or by far more on a row where a split flips."""
+
+PARITY_ROWS = 0.99
+"""Share of rows that must be within that difference."""
+
+PARITY_LABELS = 0.999
+"""Share of rows that must get the same label."""
+
+WIRE_ROWS = 64
+"""Rows per request when the whole holdout is sent."""
+
+_REQUEST_TIMEOUT_S = 30.0
+_PROCESS_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A candidate before its judges."""
+
+    origin: str
+    signature: Signature
+    metric: Metric
+    truth: NDArray[np.float64]
+    """Of the holdout rows: class index or value; shape (n,)."""
+    answers: Prediction
+    """The fitted pipeline's, in this process."""
+    batch: Batch
+    """The holdout rows."""
+
+
+def quality_checks(judged: Judged, train_truth: NDArray[np.float64], expect: ExpectPlan, seed: int) -> list[Check]:
+    """Holdout score with its interval, against the dummy model and against the scenario's expected score."""
+    metric = judged.metric
+    rows = np.random.default_rng(seed).integers(0, len(judged.truth), (RESAMPLES, len(judged.truth)))
+    value = score(metric, judged.truth, judged.answers)
+    dummy = _dummy_answers(judged.signature, train_truth, len(judged.truth))
+    scores, gains = [], []
+    for drawn in rows:
+        truth = judged.truth[drawn]
+        if judged.signature.task != "regression" and len(np.unique(truth)) < len(np.unique(judged.truth)):
+            continue  # a resample without one of the classes has no ROC curve; rare, and it tells nothing
+        resampled = score(metric, truth, _rows_of(judged.answers, drawn))
+        scores.append(resampled)
+        gains.append(resampled - score(metric, truth, _rows_of(dummy, drawn)))
+    low, high = _interval(scores)
+    sign = -1.0 if metric in MINIMISED else 1.0
+    gain_low = min(sign * end for end in _interval(gains))
+    checks = [
+        _check(judged, "holdout_score", True, f"{metric} {_shown(value)} on {len(judged.truth)} holdout rows",
+               value=value, low=low, high=high),
+        _check(judged, "beats_dummy", gain_low > 0,
+               f"{metric} {_shown(value)} against {_shown(score(metric, judged.truth, dummy))} of a model that never "
+               "looks at the columns"
+               + ("" if gain_low > 0 else "; the difference may be chance (95 % bootstrap interval over rows)"),
+               value=value, bound=score(metric, judged.truth, dummy)),
+    ]  # fmt: skip
+    bound = expect.score_at_most if metric in MINIMISED else expect.score_at_least
+    if bound is not None:
+        passed = value <= bound if metric in MINIMISED else value >= bound
+        words = "at most" if metric in MINIMISED else "at least"
+        detail = f"{metric} {_shown(value)}, expected {words} {_shown(bound)}"
+        checks.append(_check(judged, "expected_score", passed, detail, value=value, bound=bound))
+    return checks
+
+
+def reload_check(judged: Judged, entry: str, bundle: Path, runtime: str, loaded: Prediction) -> Check:
+    """The same answers from a fresh process that knows nothing but the bundle, as from `loaded` in this one."""
+    command = [sys.executable, "-m", entry, "predict", "--bundle", str(bundle), "--runtime", runtime]
+    try:
+        done = subprocess.run(
+            command,
+            input=encode_request(judged.batch, judged.signature),
+            capture_output=True,
+            timeout=_PROCESS_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        detail = f"a fresh process gave no answer within {_PROCESS_TIMEOUT_S:.0f} s"
+        return _check(judged, "same_after_reload", False, detail, runtime=runtime)
+    if done.returncode != 0:
+        said = " ".join(done.stderr.decode(errors="replace").split())[-300:]
+        detail = f"a fresh process could not answer (exit {done.returncode}): {said}"
+        return _check(judged, "same_after_reload", False, detail, runtime=runtime)
+    again = decode_response(done.stdout, judged.signature)
+    return _compared(judged, "same_after_reload", loaded, again, runtime, "a fresh process")
+
+
+def parity_check(judged: Judged, runtime: str, loaded: Prediction) -> Check:
+    """The same answers from a runtime as from the fitted pipeline, within what float32 explains."""
+    return _compared(judged, "runtime_parity", judged.answers, loaded, runtime, f"runtime {runtime}")
+
+
+def wire_check(judged: Judged, endpoint: Endpoint, runtime: str, target: str, predict: Predictor) -> Check:
+    """The same answers over HTTP, for the whole holdout, as from the same runtime in this process."""
+    parts = _parts(judged.batch, WIRE_ROWS)
+    try:
+        with Connection(endpoint) as connection:
+            bodies = [connection.infer(encode_request(part, judged.signature)) for part in parts]
+        answers = _joined([decode_response(body, judged.signature) for body in bodies])
+    except (HarnessError, OSError, ValueError, http.client.HTTPException) as error:
+        detail = f"the server did not answer the holdout rows: {type(error).__name__}: {error}"[:400]
+        return _check(judged, "same_over_the_wire", False, detail, runtime=runtime, target=target)
+    # In the same portions: BLAS adds up one row otherwise than a thousand.
+    loaded = _joined([predict(part) for part in parts])
+    check = _compared(judged, "same_over_the_wire", loaded, answers, runtime, f"{target} over HTTP")
+    return check.model_copy(update={"target": target})
+
+
+def request_bodies(batch: Batch, signature: Signature, rows: int) -> list[bytes]:
+    """Requests that together hold every row of a batch once, `rows` rows each; what does not fill one is left out."""
+    whole = [part for part in _parts(batch, rows) if len(part) == rows]
+    return [encode_request(part, signature) for part in whole or [batch]]
+
+
+class Connection:
+    """One HTTP connection to an endpoint, for asking it things one after the other."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        address = urllib.parse.urlsplit(endpoint.url)
+        self._path = endpoint.infer_path
+        self._http = http.client.HTTPConnection(str(address.hostname), address.port, timeout=_REQUEST_TIMEOUT_S)
+
+    def infer(self, body: bytes) -> bytes:
+        """The answer's body.
+
+        Raises OSError or http.client.HTTPException where the server fails, ValueError where it refuses the request.
+        """
+        self._http.request("POST", self._path, body, {"content-type": "application/json"})
+        response = self._http.getresponse()
+        answer = response.read()
+        if response.status != 200:
+            raise ValueError(f"HTTP {response.status}: {answer[:200].decode(errors='replace')}")
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._http.close()
+
+
+def _compared(judged: Judged, name: CheckName, left: Prediction, right: Prediction, runtime: str, what: str) -> Check:
+    if len(left.values) != len(right.values):
+        detail = f"{what} answered {len(right.values)} rows of {len(left.values)}"
+        return _check(judged, name, False, detail, runtime=runtime)
+    parity = name == "runtime_parity"
+    tolerance = PARITY_DIFFERENCE if parity else SAME_DIFFERENCE
+    if left.probabilities is not None and right.probabilities is not None:
+        differences = np.abs(left.probabilities - right.probabilities).max(axis=1)
+        same_labels = float(np.mean(left.values == right.values))
+        shown = f"of a probability is {differences.max():.2g}, same label for {same_labels:.2%} of rows"
+    else:
+        differences = np.abs(left.values - right.values) / (float(np.std(left.values)) or 1.0)
+        same_labels = 1.0
+        shown = f"of a prediction is {differences.max():.2g} of the predictions' standard deviation"
+    within = float(np.mean(differences <= tolerance))
+    passed = within >= (PARITY_ROWS if parity else 1.0) and same_labels >= (PARITY_LABELS if parity else 1.0)
+    detail = f"{what}: the largest difference {shown}; {within:.2%} of rows within {tolerance:g}"
+    value = float(differences.max())
+    return _check(judged, name, passed, detail, runtime=runtime, value=value, bound=tolerance)
+
+
+def _check(
+    judged: Judged,
+    name: CheckName,
+    passed: bool,
+    detail: str,
+    *,
+    runtime: str | None = None,
+    target: str | None = None,
+    value: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    bound: float | None = None,
+) -> Check:
+    return Check(
+        candidate=judged.origin,
+        name=name,
+        runtime=runtime,
+        target=target,
+        passed=passed,
+        value=value,
+        low=low,
+        high=high,
+        bound=bound,
+        detail=detail,
+    )
+
+
+def _dummy_answers(signature: Signature, train_truth: NDArray[np.float64], rows: int) -> Prediction:
+    nothing = np.zeros((len(train_truth), 1))
+    if signature.task == "regression":
+        values = DummyRegressor().fit(nothing, train_truth).predict(np.zeros((rows, 1)))
+        return Prediction(values=np.asarray(values, dtype=np.float64), probabilities=None)
+    model = DummyClassifier(strategy="prior").fit(nothing, train_truth)
+    probabilities = np.asarray(model.predict_proba(np.zeros((rows, 1))), dtype=np.float64)
+    return Prediction(values=probabilities.argmax(axis=1).astype(np.float64), probabilities=probabilities)
+
+
+def _parts(batch: Batch, rows: int) -> list[Batch]:
+    starts = range(0, len(batch), rows)
+    return [Batch(batch.numbers[start : start + rows], batch.texts[start : start + rows]) for start in starts]
+
+
+def _rows_of(prediction: Prediction, rows: NDArray[np.intp]) -> Prediction:
+    probabilities = prediction.probabilities
+    return Prediction(prediction.values[rows], None if probabilities is None else probabilities[rows])
+
+
+def _joined(parts: Sequence[Prediction]) -> Prediction:
+    probabilities = [part.probabilities for part in parts if part.probabilities is not None]
+    return Prediction(
+        np.concatenate([part.values for part in parts]), np.concatenate(probabilities) if probabilities else None
+    )
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _shown(value: float) -> str:
+    return format_number(value, Unit.SCORE)

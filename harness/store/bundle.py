@@ -1,0 +1,192 @@
+"""A candidate on disk: the folder that `harness serve` serves.
+
+In: a `Candidate` and the bytes of its artifacts. Out: a folder with those files, `card.md` for readers and
+`signature.json`, the candidate itself, which is written last; and the way back, with every digest verified before
+anything is loaded.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from harness.errors import IntegrityError, NotConvertibleError, UsageError
+from harness.records.candidate import Artifact, Candidate
+from harness.store.files import sha256_of, write_atomically
+
+SCHEMA = 1
+"""Version of `signature.json`; a reader refuses what it does not know."""
+
+SIGNATURE_FILE = "signature.json"
+CARD_FILE = "card.md"
+
+
+def write_bundle(folder: Path, candidate: Candidate, files: Mapping[str, bytes]) -> None:
+    """Write the folder of a candidate whose artifacts name exactly `files`; an older one is replaced.
+
+    Readers find the old folder or the whole new one. Raises ValueError where artifacts and files do not agree.
+    """
+    stated = {artifact.file for artifact in candidate.artifacts if artifact.file is not None}
+    if stated != set(files) or any(Path(name).name != name for name in files):
+        raise ValueError(f"the artifacts state the files {sorted(stated)}, and given are {sorted(files)}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, data in files.items():
+            write_atomically(made / name, data)
+        write_atomically(made / CARD_FILE, _card(candidate).encode())
+        written = {"schema": SCHEMA, "candidate": candidate.model_dump(mode="json")}
+        write_atomically(made / SIGNATURE_FILE, orjson.dumps(written, option=orjson.OPT_INDENT_2))
+        made.chmod(0o755)
+        _put_in_place(made, folder)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def read_bundle(folder: Path) -> Candidate:
+    """The candidate of a folder, with the digest of every artifact verified.
+
+    Raises UsageError where the folder is no bundle, IntegrityError (naming the file) where it is a damaged one.
+    """
+    path = folder / SIGNATURE_FILE
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{folder} is not the folder of a candidate: it has no {SIGNATURE_FILE}. Give one of the folders under "
+            "`candidates/` of a finished run."
+        ) from error
+    candidate = _parsed(path, text)
+    for artifact in candidate.artifacts:
+        if artifact.file is not None:
+            _verify(folder, artifact.file, artifact)
+    return candidate
+
+
+def artifact_path(folder: Path, candidate: Candidate, runtime: str) -> Path:
+    """The file of a candidate in a runtime.
+
+    Raises NotConvertibleError, with the stored reason, where it has no such form, and UsageError where that runtime was
+    not asked for when the candidate was made.
+    """
+    for artifact in candidate.artifacts:
+        if artifact.runtime == runtime:
+            if artifact.file is None:
+                raise NotConvertibleError(f"Candidate {candidate.id} has no form in {runtime}: {artifact.reason}")
+            return folder / artifact.file
+    known = ", ".join(artifact.runtime for artifact in candidate.artifacts)
+    raise UsageError(
+        f"Candidate {candidate.id} was not made for the runtime {runtime!r}; it was for: {known or 'none'}."
+    )
+
+
+def _put_in_place(made: Path, folder: Path) -> None:
+    if not folder.exists():
+        made.rename(folder)
+        return
+    # A folder that is not empty cannot be renamed over: the old one steps aside first, and comes back on failure.
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)) / "old"
+    folder.rename(aside)
+    try:
+        made.rename(folder)
+    except BaseException:
+        aside.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside.parent, ignore_errors=True)
+
+
+def _parsed(path: Path, text: bytes) -> Candidate:
+    try:
+        written = orjson.loads(text)
+        schema = written["schema"]
+    except (orjson.JSONDecodeError, TypeError, KeyError) as error:
+        raise IntegrityError(f"{path} is damaged: it is not the JSON that was written ({error}).") from error
+    if schema != SCHEMA:
+        raise IntegrityError(
+            f"{path} has schema {schema!r}, and this version reads {SCHEMA}: use the harness that wrote it."
+        )
+    try:
+        return Candidate.model_validate_json(orjson.dumps(written.get("candidate")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise IntegrityError(f"{path} is damaged: {place or 'the candidate'}: {first['msg']}.") from error
+
+
+def _verify(folder: Path, name: str, artifact: Artifact) -> None:
+    path = folder / name
+    if Path(name).name != name:
+        raise IntegrityError(f"{folder / SIGNATURE_FILE} names a file outside its folder: {name!r}.")
+    if not path.is_file():
+        raise IntegrityError(f"{path} is missing, and {SIGNATURE_FILE} states it: export the candidate again.")
+    found = sha256_of(path)
+    if found != artifact.sha256:
+        raise IntegrityError(
+            f"{path} is not the file that was written: its SHA-256 is {found}, and {SIGNATURE_FILE} states "
+            f"{artifact.sha256}. It will not be loaded; export the candidate again."
+        )
+
+
+def _card(candidate: Candidate) -> str:
+    signature = candidate.signature
+    family = candidate.configuration.get("family", "model")
+    score = "not cross-validated" if candidate.cv_score is None else f"{candidate.cv_score:.6g} (mean over the folds)"
+    lines = [
+        f"# Candidate {candidate.id}",
+        "",
+        f"A fitted {family} pipeline for a {signature.task} task, found by `{candidate.origin}`. It takes raw columns, "
+        "holes and all: filling, encoding and scaling are part of it.",
+        "",
+        f"- cross-validated {candidate.metric}: {score}",
+        f"- time to fit: {candidate.fit_s:.3g} s",
+        "",
+        "## Configuration",
+        "",
+        "| parameter | value |",
+        "|---|---|",
+        *(f"| {_cell(name)} | {_cell(value)} |" for name, value in candidate.configuration.items()),
+        "",
+        "## Signature",
+        "",
+        "| column | kind |",
+        "|---|---|",
+        *(f"| {_cell(column.name)} | {column.kind} |" for column in signature.columns),
+        "",
+    ]
+    if signature.classes:
+        lines += [f"Answers a label and probabilities, in this order: {', '.join(map(_cell, signature.classes))}.", ""]
+    else:
+        lines += ["Answers one number per row.", ""]
+    lines += [
+        "## Runtimes",
+        "",
+        "| runtime | file | bytes | SHA-256, or why there is none |",
+        "|---|---|---|---|",
+        *(_artifact_row(artifact) for artifact in candidate.artifacts),
+        "",
+        "## Serving",
+        "",
+        "```",
+        "harness serve PATH/OF/THIS/FOLDER",
+        "```",
+        "",
+        "It then answers `POST /v2/models/NAME/infer` (Open Inference Protocol v2, JSON); `GET /v2/models/NAME` states "
+        "the inputs. The digests above are verified before a file is loaded.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _artifact_row(artifact: Artifact) -> str:
+    if artifact.file is None:
+        return f"| {artifact.runtime} | - | - | {_cell(artifact.reason)} |"
+    return f"| {artifact.runtime} | {artifact.file} | {artifact.size_bytes} | `{artifact.sha256}` |"
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,0 +1,160 @@
+"""Scenario files: TOML in, a Scenario out, or one paragraph that names the file, the key and what was meant.
+
+In: the path or text of a TOML file, and `key=value` overrides. Out: `Scenario`.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import UsageError
+from harness.records.scenario import Scenario
+
+_SHOWN_PROBLEMS = 5
+
+
+def read_scenario(path: Path, overrides: Sequence[str] = ()) -> tuple[Scenario, str]:
+    """The scenario in a file and the file's text, with `overrides` (`search.trials=5`) written into both.
+
+    The text is what a run keeps: read again, it gives the same scenario. Raises UsageError.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.glob("*.toml")), n=1)
+        hint = f" Did you mean {path.parent / near[0]}?" if near else " `harness list scenarios` shows those at hand."
+        raise UsageError(f"There is no scenario file {path}.{hint}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder; give the path of a scenario file, such as {path}/smoke.toml.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The scenario file {path} cannot be read: {error}.") from None
+    values = _toml(text, str(path))
+    for override in overrides:
+        _override(values, override)
+    return _validated(values, str(path)), _with_overrides(text, overrides)
+
+
+def parse_scenario(text: str, where: str) -> Scenario:
+    """The scenario in a TOML text that came from `where`, which may carry overrides. Raises UsageError."""
+    values = _toml(text, where)
+    for line in text.splitlines():
+        if line.startswith(_OVERRIDE_MARK):
+            _override(values, json.loads(line.removeprefix(_OVERRIDE_MARK)))
+    return _validated(values, where)
+
+
+def scenario_questions(folder: Path) -> list[tuple[Path, str]]:
+    """The scenario files of a folder with their questions; of an unreadable one, what is wrong with it."""
+    listed = []
+    for path in sorted(folder.glob("**/*.toml")):
+        try:
+            listed.append((path, read_scenario(path)[0].question))
+        except UsageError as error:
+            listed.append((path, f"unusable: {error}"))
+    return listed
+
+
+def scenario_name(path: Path) -> str:
+    """What a scenario is called: its file's name without the suffix, reduced to what a folder's name may hold."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "scenario"
+
+
+_OVERRIDE_MARK = "# set: "
+
+
+def _with_overrides(text: str, overrides: Sequence[str]) -> str:
+    # Kept as marked comments below the user's own text: rewriting TOML would lose its comments and order.
+    lines = "".join(f"{_OVERRIDE_MARK}{json.dumps(override)}\n" for override in overrides)
+    return text + ("" if text.endswith("\n") or not lines else "\n") + lines
+
+
+def _toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} is not TOML: {error}.") from None
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UsageError(f"--set {override!r} is not KEY=VALUE; write it as --set search.trials=5.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    place: Any = values
+    for part in parts[:-1]:
+        place = _step_into(place, part, key)
+    if isinstance(place, list):
+        place[_index(place, parts[-1], key)] = value
+    else:
+        place[parts[-1]] = value
+
+
+def _step_into(place: Any, part: str, key: str) -> Any:
+    found = place[_index(place, part, key)] if isinstance(place, list) else place.setdefault(part, {})
+    if not isinstance(found, dict | list):
+        raise UsageError(f"--set {key}: {part} is a value, not a table, in this scenario.")
+    return found
+
+
+def _index(place: list[Any], part: str, key: str) -> int:
+    if not part.isdecimal() or int(part) >= len(place):
+        raise UsageError(f"--set {key}: {part} must be a position from 0 to {len(place) - 1} in this scenario's list.")
+    return int(part)
+
+
+def _validated(values: dict[str, Any], where: str) -> Scenario:
+    try:
+        # By way of JSON, where strict still takes a list for a tuple and 5 for 5.0, but never "5" for 5.
+        return Scenario.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        problems = [_problem(details) for details in error.errors()]
+        more = len(problems) - _SHOWN_PROBLEMS
+        told = "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+        raise UsageError(f"{where}: {told}. scenarios/README.md describes every key.") from None
+
+
+def _problem(details: Any) -> str:
+    location = details["loc"]
+    key = ".".join(str(part) for part in location) or "the scenario"
+    match details["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1, cutoff=0.5)
+            return f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else "")
+        case "missing":
+            return f"{key} is missing"
+        case "value_error":
+            return f"{key}: {details['ctx']['error']}"
+        case _:
+            message = str(details["msg"])
+            return f"{key}: {message[0].lower()}{message[1:]}, not {json.dumps(details['input'], default=str)[:80]}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] | None = Scenario
+    for part in location:
+        if isinstance(part, str):
+            field = model.model_fields.get(part) if model else None
+            model = next(models_in(field.annotation), None) if field else None
+    return list(model.model_fields) if model else []
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a field's annotation, such as `tuple[ServePlan, ...]`, mentions."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for argument in typing.get_args(annotation):
+        yield from models_in(argument)

@@ -1,0 +1,76 @@
+"""A run that is stopped, however rudely, leaves nothing running, and goes on where it was."""
+
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, command, harness, interrupted, short
+
+from harness.records.run import CellState
+from harness.store.database import Database
+
+
+def done_once_each(folder: Path) -> None:
+    with Database.open(folder / "run.db") as database:
+        database.check()
+        ledger = database.ledger()
+    assert [result.id for result in ledger.results] == [cell.id for cell in ledger.plan]
+    assert {result.state for result in ledger.results} == {CellState.DONE}
+    numbers = [(trial.cell, trial.number) for trial in ledger.trials]
+    assert len(numbers) == len(set(numbers)) == 3
+    steps = [entry.id for entry in ledger.steps]
+    assert len(steps) == len(set(steps))
+    assert {path.stem for path in (folder / "exchanges").iterdir()} == set(steps)
+    assert len(ledger.candidates) == len({candidate.origin for candidate in ledger.candidates}) == 2
+    assert {path.name for path in (folder / "candidates").iterdir()} == {found.id for found in ledger.candidates}
+    checks = [(check.candidate, check.name, check.runtime, check.target) for check in ledger.checks]
+    assert len(checks) == len(set(checks))
+    assert (folder / "report" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "search random_search seed 1: trial 1",
+        pytest.param("candidate baseline: checking", marks=pytest.mark.long),
+        pytest.param("serve null x1: ladder", marks=pytest.mark.long),
+        "serve baseline onnx asgi x1: stairs",
+        pytest.param("micro baseline: timing", marks=pytest.mark.long),
+    ],
+)
+def test_killed_in_a_stage_and_resumed_each_cell_is_done_once(
+    tmp_path: Path, stage: str, nothing_left: Callable[[], list[str]]
+) -> None:
+    status, _ = interrupted(short(tmp_path, "killed"), stage.partition(":")[0] + ":", signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert nothing_left() == []
+    resumed = harness("run", "--resume", "killed", "--results", str(tmp_path))
+    assert resumed.returncode == 0, resumed.stderr
+    assert nothing_left() == []
+    done_once_each(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_says_how_to_go_on(
+    tmp_path: Path, how: signal.Signals, nothing_left: Callable[[], list[str]]
+) -> None:
+    status, told = interrupted(short(tmp_path, "stopped"), "serve null x1: begun", how)
+    assert status == 130, told
+    assert "harness run --resume stopped" in told
+    assert "Traceback" not in told
+    assert nothing_left() == []
+
+
+def test_a_second_run_in_the_same_results_is_refused(tmp_path: Path, nothing_left: Callable[[], list[str]]) -> None:
+    with subprocess.Popen(command(short(tmp_path, "first")), cwd=ROOT, stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        first.stderr.readline()
+        second = harness(*short(tmp_path, "second"))
+        assert second.returncode == 6, second.stderr
+        assert "Another run is writing" in second.stderr
+        first.send_signal(signal.SIGTERM)
+        first.stderr.read()
+    assert not (tmp_path / "second").exists()
+    assert nothing_left() == []

@@ -1,0 +1,119 @@
+"""The main job, from a scenario to a report, with everything real: Ray, uvicorn, Locust, SQLite."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jsonschema
+import psutil
+import pytest
+from conftest import ROOT, harness, left_running, short
+
+from harness.records.run import CellState
+from harness.store.database import Database
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("results")
+    before = set(psutil.pids())
+    done = harness(*short(folder, "one"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Ship ")
+    assert left_running(folder, before) == []
+    yield folder
+
+
+def test_every_cell_was_done(results: Path) -> None:
+    with Database.open(results / "one" / "run.db") as database:
+        ledger = database.ledger()
+    assert [result.id for result in ledger.results] == [cell.id for cell in ledger.plan]
+    assert {result.state for result in ledger.results} == {CellState.DONE}
+    assert {check.name for check in ledger.checks} == {
+        *("holdout_score", "beats_dummy", "expected_score", "same_after_reload", "runtime_parity"),
+        "same_over_the_wire",
+    }
+    assert all(check.passed for check in ledger.checks)
+    assert len(ledger.trials) == 3
+    assert {result.runtime for result in ledger.micro if result.benchmark == "predict"} == {"onnx", "sklearn_native"}
+    assert ledger.run.finished_utc is not None
+
+
+def test_the_report_holds_every_form(results: Path) -> None:
+    report = results / "one" / "report"
+    found = {str(path.relative_to(report)) for path in report.rglob("*") if path.is_file()}
+    assert {"report.html", "report.md", "summary.json", "junit.xml"} <= found
+    assert any(name.startswith("tables/") and name.endswith(".csv") for name in found)
+    assert any(name.startswith("charts/") and name.endswith(".png") for name in found)
+    summary = json.loads((report / "summary.json").read_text())
+    schema = json.loads((ROOT / "harness" / "exporters" / "summary.schema.json").read_text())
+    jsonschema.validate(summary, schema)
+    assert ElementTree.parse(report / "junit.xml").getroot().iter("testcase")
+    page = (report / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://127.0.0.1", "")
+    assert "https://" not in page
+
+
+def test_the_report_is_remade_to_the_byte_without_ray_and_locust(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "one", tmp_path / "one")
+    report = tmp_path / "one" / "report"
+    before = {path.relative_to(report): path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    shutil.rmtree(report)
+    without = (
+        "import sys\n"
+        "for name in ('ray', 'locust', 'gevent', 'optuna', 'flaml', 'sklearn', 'onnxruntime'):\n"
+        "    sys.modules[name] = None\n"
+        "from harness.cli.main import main\n"
+        f"sys.exit(main(['report', 'one', '--results', {str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    after = {path.relative_to(report): path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    assert after.keys() == before.keys()
+    assert [str(path) for path in before if before[path] != after[path]] == []
+
+
+def test_the_gates_are_an_exit_status_and_can_fail(results: Path) -> None:
+    assert harness("gate", "one", "--results", str(results)).returncode == 0
+    tested = harness("gate", "one", "--self-test", "--results", str(results))
+    assert tested.returncode == 0
+    assert tested.stdout.splitlines() == [
+        "expected-score: passes, fails, and abstains without data",
+        "objective: passes, fails, and abstains without data",
+    ]
+
+
+def test_one_flipped_bit_is_found(results: Path, tmp_path: Path) -> None:
+    assert harness("verify", "one", "--results", str(results)).returncode == 0
+    for number, pattern in enumerate(("exchanges/*.parquet", "candidates/*/model.onnx", "scenario.toml")):
+        folder = tmp_path / str(number) / "one"
+        shutil.copytree(results / "one", folder)
+        damaged = sorted(folder.glob(pattern))[0]
+        raw = bytearray(damaged.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        damaged.write_bytes(raw)
+        found = harness("verify", "one", "--results", str(folder.parent))
+        assert found.returncode == 7, (pattern, found.stdout, found.stderr)
+        assert damaged.name in found.stderr
+
+
+def test_a_finished_run_resumed_does_nothing_again(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "one", tmp_path / "one")
+    before = (tmp_path / "one" / "report" / "tables").exists()
+    done = harness("run", "--resume", "one", "--results", str(tmp_path))
+    assert before
+    assert done.returncode == 0, done.stderr
+    assert "begun" not in done.stderr
+
+
+def test_a_resumed_run_refuses_a_changed_scenario(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "one", tmp_path / "one")
+    with (tmp_path / "one" / "scenario.toml").open("a") as file:
+        file.write("# changed\n")
+    done = harness("run", "--resume", "one", "--results", str(tmp_path))
+    assert done.returncode == 7
+    assert "was changed since the run began" in done.stderr

@@ -1,0 +1,77 @@
+"""The plan refuses, before anything runs, whatever does not exist; and its estimate errs to the long side."""
+
+from typing import Any
+
+import pytest
+
+from harness.errors import UsageError
+from harness.pipeline.plan import resolved, steps
+from harness.records.load import Rung, Step
+from harness.records.scenario import LoadPlan, Scenario
+
+
+def scenario(**changes: Any) -> Scenario:
+    values: dict[str, Any] = {
+        "question": "Which?",
+        "data": {"source": "sklearn:iris"},
+        "search": {"engines": ["random_search"], "seconds": 10},
+        "serve": [{"target": "asgi"}, {"target": "null"}],
+    }
+    return Scenario.model_validate(values | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"search": {"engines": ["random_serch"]}}, "did you mean random_search"),
+        ({"search": {"engines": ["random_search"], "parameters": {"optuna_search": {}}}}, "search.parameters names"),
+        ({"serve": [{"target": "asgy"}]}, "did you mean asgi"),
+        ({"serve": [{"target": "asgi", "runtimes": ["onx"]}]}, "did you mean onnx"),
+        (
+            {"serve": [{"target": "asgi", "candidates": ["optuna_search"]}]},
+            "serve asgi candidates names 'optuna_search'",
+        ),
+        ({"serve": [{"target": "asgi", "parameters": {"prot": 1}}]}, "did you mean port"),
+        ({"serve": [{"target": "asgi"}, {"target": "asgi"}]}, "plans the same cell twice"),
+        ({"load": {"shapes": ["stars"]}}, "did you mean stairs"),
+        ({"load": {"parameters": {"ladr": {}}}}, "load.parameters names 'ladr'"),
+        ({"load": {"parameters": {"ladder": {"limt": 1}}}}, "did you mean limit"),
+        ({"gates": [{"name": "g", "measure": "capacity_rps", "at_least": 1}]}, "objective"),
+        (
+            {"gates": [{"name": "g", "measure": "score", "at_least": 1, "candidate": "optuna_search"}]},
+            "optuna_search",
+        ),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_does_not_exist_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=f"my.toml: .*{told}"):
+        resolved(scenario(**changes), "my.toml")
+
+
+def test_each_cell_has_an_estimate() -> None:
+    plan = resolved(scenario(), "my.toml")
+    assert len(plan.cells) == len(plan.estimates_s)
+    by_kind = {cell.kind: estimate_s for cell, estimate_s in zip(plan.cells, plan.estimates_s, strict=True)}
+    assert by_kind["search"] == 10
+    assert plan.estimated_s >= sum(plan.estimates_s)
+    longer = {"parameters": {"stairs": {"step_s": 30.0}}}
+    assert resolved(scenario(load=longer), "my.toml").estimated_s > plan.estimated_s + 60
+
+
+def test_shapes_are_walked_in_order_and_told_what_came_before() -> None:
+    driven: list[Step] = []
+
+    def drive(step: Step) -> Rung:
+        driven.append(step)
+        throughput = step.rate_rps or 1000.0 * min(step.in_flight or 1, 4)
+        return Rung(step=step, throughput_rps=throughput, p99_s=0.001, error_share=0.0)
+
+    rungs = list(steps(LoadPlan(), drive))
+    assert [rung.step for rung in rungs] == driven
+    assert [step.number for step in driven] == list(range(len(driven)))
+    modes = [step.mode for step in driven]
+    assert modes == sorted(modes)  # closed first: the stairs stand on the ladder's peak
+    rates = [step.rate_rps for step in driven if step.rate_rps is not None]
+    assert rates == sorted(rates)
+    assert max(rates) <= 4000.0 * 1.5

@@ -1,0 +1,66 @@
+"""A file in a folder is a plug-in; what cannot be used is told before anything runs."""
+
+import importlib.util
+from typing import Any
+
+import pytest
+
+from harness.errors import UsageError
+from harness.pipeline.plugins import KINDS, Kind, installed, inventory, names, plugin, plugin_class
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_in_a_plug_in_folder_is_a_plug_in(kind: Kind) -> None:
+    found = inventory(kind)
+    assert [one.name for one in found] == list(names(kind))
+    for one in found:
+        assert one.summary
+        assert plugin(kind, one.name) is not None if not one.missing and one.name != "external" else True
+
+
+def test_what_the_scenarios_need_is_there() -> None:
+    assert {"random_search", "optuna_search", "flaml_search"} <= set(names("engines"))
+    assert {"sklearn_native", "onnx"} <= set(names("runtimes"))
+    assert {"null", "asgi", "ray_serve", "external"} <= set(names("targets"))
+    assert {"ladder", "stairs"} <= set(names("shapes"))
+    assert {"html", "markdown", "json", "csv", "junit", "png"} <= set(names("exporters"))
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"There is no engine 'optuna'; did you mean optuna_search\?"):
+        plugin_class("engines", "optuna")
+    with pytest.raises(UsageError, match=r"There is no target 'zzz'; known: asgi"):
+        plugin_class("targets", "zzz")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"limt": 5}, r"The shape ladder has no parameter 'limt'; did you mean limit\?"),
+        ({"zzz": 5}, r"it takes: "),
+        ({"limit": "many"}, r"parameter limit: "),
+        ({"step_s": float("nan")}, r"step_s"),
+        ({"step_s": -1.0}, r"shape ladder .*step_s"),
+        ({"limit": 0}, r"shape ladder .*limit"),
+    ],
+)
+def test_a_parameter_that_does_not_fit_is_told(parameters: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        plugin("shapes", "ladder", parameters)
+
+
+def test_a_parameter_is_set() -> None:
+    assert plugin("shapes", "ladder", {"limit": 8, "step_s": 2}).limit == 8
+
+
+def test_a_missing_library_is_told_and_not_met_as_an_import_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def without_flaml(name: str, package: str | None = None) -> Any:
+        return None if name == "flaml" else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_flaml)
+    assert {one.name: one.missing for one in inventory("engines")}["flaml_search"] == ("flaml",)
+    assert "flaml_search" not in installed("engines")
+    with pytest.raises(UsageError, match="flaml_search is not installed here: it needs flaml"):
+        plugin_class("engines", "flaml_search")

@@ -1,0 +1,130 @@
+"""A right candidate passes its checks, and each check fails for the candidate that it is there for."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from harness.records.candidate import Check, Column, Signature
+from harness.records.rows import Batch, Prediction
+from harness.records.scenario import ExpectPlan, Metric, Task
+from harness.serving.protocol import decode_request
+from harness.stages.validate import Judged, parity_check, quality_checks, reload_check, request_bodies
+
+ROWS = 200
+RNG = np.random.default_rng(5)
+NUMBERS = RNG.normal(size=(ROWS, 2))
+BINARY = Signature(
+    task="binary", columns=(Column(name="a", kind="number"), Column(name="b", kind="number")), classes=("no", "yes")
+)
+REGRESSION = Signature(task="regression", columns=BINARY.columns)
+
+
+def answers(probabilities_of_yes: NDArray[np.float64]) -> Prediction:
+    probabilities = np.column_stack([1 - probabilities_of_yes, probabilities_of_yes])
+    return Prediction(values=probabilities.argmax(axis=1).astype(np.float64), probabilities=probabilities)
+
+
+def judged(truth: NDArray[np.float64], given: Prediction, metric: Metric = "roc_auc", task: Task = "binary") -> Judged:
+    return Judged(
+        origin="somebody",
+        signature=BINARY if task == "binary" else REGRESSION,
+        metric=metric,
+        truth=truth,
+        answers=given,
+        batch=Batch(NUMBERS, np.empty((ROWS, 0), dtype=object)),
+    )
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+TRUTH = (NUMBERS[:, 0] > 0).astype(np.float64)
+GOOD = answers(1 / (1 + np.exp(-3 * NUMBERS[:, 0])))
+
+
+def test_a_good_candidate_passes_with_a_score_and_an_interval() -> None:
+    checks = by_name(quality_checks(judged(TRUTH, GOOD), TRUTH, ExpectPlan(score_at_least=0.9), seed=1))
+    assert all(check.passed for check in checks.values())
+    score = checks["holdout_score"]
+    assert score.value == 1.0  # every row of one class is above every row of the other
+    assert (score.low, score.high) == pytest.approx((1.0, 1.0))
+
+
+def test_the_interval_holds_the_score_and_is_the_same_every_time() -> None:
+    noisy = answers(np.clip(0.5 + 0.2 * NUMBERS[:, 0] + RNG.normal(scale=0.2, size=ROWS), 0.01, 0.99))
+    first, second = (quality_checks(judged(TRUTH, noisy), TRUTH, ExpectPlan(), seed=3)[0] for _ in range(2))
+    assert first == second
+    assert first.low is not None
+    assert first.value is not None
+    assert first.high is not None
+    assert first.low < first.value < first.high < 1
+
+
+def test_a_candidate_that_learned_nothing_does_not_beat_the_dummy() -> None:
+    shuffled = np.random.default_rng(9).permutation(TRUTH)
+    checks = by_name(quality_checks(judged(shuffled, GOOD), shuffled, ExpectPlan(), seed=1))
+    assert not checks["beats_dummy"].passed
+    assert "may be chance" in checks["beats_dummy"].detail
+
+
+@pytest.mark.parametrize(("metric", "better"), [("log_loss", True), ("log_loss", False)])
+def test_less_loss_beats_the_dummy_and_more_does_not(metric: Metric, better: bool) -> None:
+    given = GOOD if better else answers(1 / (1 + np.exp(3 * NUMBERS[:, 0])))
+    checks = by_name(quality_checks(judged(TRUTH, given, metric), TRUTH, ExpectPlan(), seed=1))
+    assert checks["beats_dummy"].passed is better
+
+
+@pytest.mark.parametrize(
+    ("metric", "expect", "passed"),
+    [
+        ("roc_auc", ExpectPlan(score_at_least=1.0), True),
+        ("roc_auc", ExpectPlan(score_at_least=1.01), False),
+        ("log_loss", ExpectPlan(score_at_most=0.7), True),
+        ("log_loss", ExpectPlan(score_at_most=0.01), False),
+    ],
+)
+def test_the_expected_score_is_kept_or_not(metric: Metric, expect: ExpectPlan, passed: bool) -> None:
+    checks = by_name(quality_checks(judged(TRUTH, GOOD, metric), TRUTH, expect, seed=1))
+    assert checks["expected_score"].passed is passed
+
+
+def test_a_regression_beats_the_mean_or_not() -> None:
+    truth = 3 * NUMBERS[:, 0] + NUMBERS[:, 1]
+    good = Prediction(values=truth + 0.1, probabilities=None)
+    useless = Prediction(values=np.random.default_rng(2).permutation(truth), probabilities=None)
+    for given, passed in ((good, True), (useless, False)):
+        checks = by_name(quality_checks(judged(truth, given, "r2", "regression"), truth, ExpectPlan(), seed=1))
+        assert checks["beats_dummy"].passed is passed
+
+
+@pytest.mark.parametrize(
+    ("rows", "difference", "passed"),
+    [(ROWS, 1e-6, True), (1, 0.01, True), (ROWS // 20, 0.01, False), (1, 0.9, False)],
+    ids=["float32 everywhere", "a flipped split on one row", "on many rows", "another label"],
+)
+def test_another_runtime_may_differ_as_float32_does_and_no_more(rows: int, difference: float, passed: bool) -> None:
+    sure = answers(np.where(NUMBERS[:, 0] > 0, 0.95, 0.05))
+    assert sure.probabilities is not None
+    changed = sure.probabilities[:, 1].copy()
+    changed[:rows] -= np.sign(changed[:rows] - 0.5) * difference
+    check = parity_check(judged(TRUTH, sure), "onnx", answers(changed))
+    assert check.passed is passed, check.detail
+
+
+def test_a_bundle_that_cannot_be_read_again_fails_its_reload() -> None:
+    check = reload_check(judged(TRUTH, GOOD), "harness.server", Path("nowhere"), "onnx", GOOD)
+    assert not check.passed
+    assert "a fresh process could not answer" in check.detail
+    assert sys.executable not in check.detail
+
+
+@pytest.mark.parametrize(("rows", "requests"), [(1, ROWS), (64, 3), (ROWS, 1), (ROWS + 1, 1)])
+def test_requests_hold_each_row_once_and_are_all_of_one_size(rows: int, requests: int) -> None:
+    bodies = request_bodies(judged(TRUTH, GOOD).batch, BINARY, rows)
+    assert len(bodies) == requests
+    sent = np.vstack([decode_request(body, BINARY).numbers for body in bodies])
+    np.testing.assert_array_equal(sent, NUMBERS[: len(sent)])

@@ -1,0 +1,158 @@
+"""A bundle is read back as it was written, or not at all."""
+
+import hashlib
+import json
+
+import pytest
+
+from harness.errors import IntegrityError, NotConvertibleError, UsageError
+from harness.records.candidate import Artifact, Candidate, Column, Signature
+from harness.store.bundle import artifact_path, read_bundle, write_bundle
+
+FILES = {"model.skops": b"the pipeline" * 100}
+
+
+def candidate(files=FILES, **changed):
+    artifacts = [
+        Artifact(runtime="sklearn_native", file=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+        for name, data in files.items()
+    ]
+    artifacts.append(Artifact(runtime="onnx", reason="no operator | for it"))
+    return Candidate(
+        **{
+            "id": "c0ffee",
+            "origin": "random_search",
+            "configuration": {"family": "ridge", "alpha": 0.5},
+            "cv_score": 0.875,
+            "fit_s": 1.25,
+            "signature": Signature(
+                task="multiclass",
+                columns=(Column(name="größe", kind="number"), Column(name="a|b", kind="category")),
+                classes=("x", "y", "z"),
+            ),
+            "metric": "accuracy",
+            "artifacts": tuple(artifacts),
+            **changed,
+        }
+    )
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    folder = tmp_path / "candidates" / "c0ffee"
+    write_bundle(folder, candidate(), FILES)
+    return folder
+
+
+def test_a_candidate_is_read_as_it_was_written(bundle):
+    assert read_bundle(bundle) == candidate()
+    assert (bundle / "model.skops").read_bytes() == FILES["model.skops"]
+
+
+def test_nothing_else_is_left_beside_it(bundle):
+    write_bundle(bundle, candidate(), FILES)
+
+    assert [path.name for path in bundle.parent.iterdir()] == ["c0ffee"]
+    assert sorted(path.name for path in bundle.iterdir()) == ["card.md", "model.skops", "signature.json"]
+
+
+def test_a_second_writing_replaces_the_first_whole(bundle):
+    other = {"other.skops": b"smaller"}
+    write_bundle(bundle, candidate(other, cv_score=None), other)
+
+    assert read_bundle(bundle).cv_score is None
+    assert not (bundle / "model.skops").exists()
+
+
+def test_a_failed_writing_leaves_the_first(bundle, monkeypatch):
+    def full(path, data):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("harness.store.bundle.write_atomically", full)
+    with pytest.raises(OSError, match="no space"):
+        write_bundle(bundle, candidate(cv_score=None), FILES)
+
+    assert read_bundle(bundle) == candidate()
+    assert [path.name for path in bundle.parent.iterdir()] == ["c0ffee"]
+
+
+@pytest.mark.parametrize("files", [{}, {**FILES, "more": b""}, {"../model.skops": b""}])
+def test_files_that_the_candidate_does_not_state_are_refused(tmp_path, files):
+    with pytest.raises(ValueError, match="state the files"):
+        write_bundle(tmp_path / "c", candidate(), files)
+
+
+@pytest.mark.parametrize("place", [0, 600, 1199])
+def test_one_flipped_bit_is_found_and_its_file_named(bundle, place):
+    data = bytearray(FILES["model.skops"])
+    data[place] ^= 1
+    (bundle / "model.skops").write_bytes(data)
+
+    with pytest.raises(IntegrityError, match=r"model\.skops is not the file"):
+        read_bundle(bundle)
+
+
+def test_a_missing_file_is_named(bundle):
+    (bundle / "model.skops").unlink()
+
+    with pytest.raises(IntegrityError, match=r"model\.skops is missing"):
+        read_bundle(bundle)
+
+
+def test_a_folder_that_is_no_bundle_is_the_users_mistake(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UsageError, match="is not the folder of a candidate"):
+            read_bundle(folder)
+
+
+def edited(bundle, change):
+    path = bundle / "signature.json"
+    written = json.loads(path.read_text())
+    change(written)
+    path.write_text(json.dumps(written))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda written: written.update(schema=2), "schema 2"),
+        (lambda written: written.pop("schema"), "damaged"),
+        (lambda written: written.pop("candidate"), "damaged"),
+        (lambda written: written["candidate"].update(more=1), "damaged: more"),
+        (lambda written: written["candidate"]["artifacts"][0].update(file="../model.skops"), "outside its folder"),
+        (lambda written: written["candidate"]["artifacts"][0].update(sha256=None), "not the file"),
+    ],
+)
+def test_a_signature_that_was_changed_is_refused(bundle, change, said):
+    edited(bundle, change)
+
+    with pytest.raises(IntegrityError, match=said):
+        read_bundle(bundle)
+
+
+def test_a_signature_cut_short_is_refused(bundle):
+    path = bundle / "signature.json"
+    path.write_bytes(path.read_bytes()[:-20])
+
+    with pytest.raises(IntegrityError, match=r"signature\.json is damaged"):
+        read_bundle(bundle)
+
+
+def test_an_artifact_is_a_file_or_the_stored_reason(bundle):
+    found = read_bundle(bundle)
+
+    assert artifact_path(bundle, found, "sklearn_native") == bundle / "model.skops"
+    with pytest.raises(NotConvertibleError, match=r"no operator \| for it"):
+        artifact_path(bundle, found, "onnx")
+    with pytest.raises(UsageError, match="sklearn_native, onnx"):
+        artifact_path(bundle, found, "abacus")
+
+
+def test_the_card_says_what_a_reader_needs(bundle):
+    card = (bundle / "card.md").read_text()
+
+    for wanted in ("c0ffee", "random_search", "| alpha | 0.5 |", "accuracy: 0.875", "| größe | number |", "x, y, z"):
+        assert wanted in card
+    assert "no operator \\| for it" in card  # a bar in a cell would end the cell
+    assert hashlib.sha256(FILES["model.skops"]).hexdigest() in card
+    assert "harness serve" in card

@@ -1,0 +1,171 @@
+"""What is recorded is read back, what was not finished is begun anew, and damage is told."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import IntegrityError, UsageError
+from harness.records.candidate import Check, Evaluated, Trial
+from harness.records.ledger import StepEntry
+from harness.records.load import Step
+from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Run
+from harness.records.scenario import Cell, Scenario, cells
+from harness.store.database import Database
+
+SCENARIO = Scenario.model_validate(
+    {
+        "question": "Which?",
+        "data": {"source": "sklearn:iris"},
+        "search": {"engines": ["random_search"]},
+        "serve": [{"target": "asgi"}],
+    }
+)
+PLAN = cells(SCENARIO, ())
+HOST = Host(
+    system="Linux",
+    machine="x86_64",
+    cpu="a cpu",
+    cores=2,
+    memory_bytes=2**34,
+    python="3.11.7",
+    versions={"ray": "2.60.0"},
+    generator_cores=(1,),
+    target_cores=(0,),
+)
+RUN = Run(
+    id="r",
+    scenario="s",
+    data_folder="/data",
+    scenario_sha256="0" * 64,
+    data_sha256="1" * 64,
+    harness_version="0.1.0",
+    started_utc="2026-01-01T00:00:00Z",
+)
+
+
+def created(path: Path) -> Database:
+    return Database.create(path, RUN, HOST, SCENARIO, PLAN)
+
+
+def cell(kind: str) -> Cell:
+    return next(cell for cell in PLAN if cell.kind == kind)
+
+
+def trial(number: int, failure: Failure | None = None) -> Trial:
+    scores = () if failure else (0.5, 0.75)
+    evaluated = Evaluated(
+        configuration={"family": "ridge", "alpha": 0.5}, fold_scores=scores, duration_s=0.1, worker=1, failure=failure
+    )
+    return Trial(cell=cell("search").id, number=number, finished_s=0.25, evaluated=evaluated)
+
+
+def done(of: Cell, state: CellState = CellState.DONE) -> CellResult:
+    return CellResult(id=of.id, label=of.label, kind=of.kind, state=state, duration_s=1.5)
+
+
+def test_everything_recorded_is_read_back(tmp_path: Path) -> None:
+    served = cell("serve")
+    step = Step(shape="ladder", number=0, mode="closed", in_flight=4, duration_s=1.0, warmup_s=0.1)
+    records = {
+        "trials": trial(0),
+        "checks": Check(candidate="baseline", name="holdout_score", passed=True, value=0.1 + 0.2, detail="fine"),
+        "steps": StepEntry(id="one", cell=served.id, step=step, exchanges_sha256="2" * 64),
+        "micro": MicroResult(
+            cell=cell("micro").id,
+            candidate="baseline",
+            benchmark="predict",
+            runtime="onnx",
+            rows=1,
+            rounds_s=(1e-6, 2e-6),
+        ),
+    }
+    with created(tmp_path / "run.db") as database:
+        for record in records.values():
+            database.record(served.id, record)
+        database.finish(done(served))
+    with Database.open(tmp_path / "run.db") as database:
+        database.check()
+        ledger = database.ledger()
+    assert (ledger.run, ledger.host, ledger.scenario, ledger.plan) == (RUN, HOST, SCENARIO, PLAN)
+    assert {name: getattr(ledger, name) for name in records} == {name: (record,) for name, record in records.items()}
+    assert ledger.results == (done(served),)
+
+
+def test_a_cell_begun_again_has_forgotten_its_first_attempt_and_no_other_cell_has(tmp_path: Path) -> None:
+    searched, other = cell("search"), cell("candidate")
+    with created(tmp_path / "run.db") as database:
+        for begun in (searched, other):
+            database.begin(begun)
+        database.record(searched.id, trial(0))
+        database.record(other.id, Check(candidate="baseline", name="beats_dummy", passed=True, detail=""))
+        database.begin(searched)
+        database.record(searched.id, trial(0))
+        ledger = database.ledger()
+    assert len(ledger.trials) == len(ledger.checks) == 1
+    assert {result.state for result in ledger.results} == {CellState.OPEN}
+
+
+def test_records_are_told_in_the_order_of_the_plan_however_they_were_made(tmp_path: Path) -> None:
+    with created(tmp_path / "run.db") as database:
+        for kind in ("serve", "candidate"):
+            database.record(cell(kind).id, Check(candidate=kind, name="holdout_score", passed=True, detail=""))
+        assert [check.candidate for check in database.ledger().checks] == ["candidate", "serve"]
+
+
+def test_those_who_come_with_sql_find_columns_and_failures(tmp_path: Path) -> None:
+    failure = Failure(cause=Cause.MEMORY, message="too much")
+    with created(tmp_path / "run.db") as database:
+        database.record(cell("search").id, trial(0, failure))
+    connection = sqlite3.connect(tmp_path / "run.db")
+    assert connection.execute("SELECT number, family, cause FROM trials").fetchall() == [(0, "ridge", "memory")]
+    assert connection.execute("SELECT what, cause, message FROM failures").fetchall() == [
+        ("trial", "memory", "too much")
+    ]
+    connection.close()
+
+
+def test_a_killed_writer_loses_nothing_that_was_recorded(tmp_path: Path) -> None:
+    writing = (
+        "import os, pathlib, signal, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_database as t\n"
+        "database = t.created(pathlib.Path(sys.argv[1]))\n"
+        "database.begin(t.cell('search'))\n"
+        "for number in range(5): database.record(t.cell('search').id, t.trial(number))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", writing, str(tmp_path / "run.db")], check=False)
+    assert killed.returncode == -9
+    with Database.open(tmp_path / "run.db") as database:
+        database.check()
+        assert [kept.number for kept in database.ledger().trials] == [0, 1, 2, 3, 4]
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run.db").write_bytes(b"nothing of ours, and long enough to have a header" * 10)
+    with pytest.raises(IntegrityError, match="is not a run's database"):
+        Database.open(tmp_path / "run.db")
+
+
+def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
+    created(tmp_path / "run.db").close()
+    connection = sqlite3.connect(tmp_path / "run.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(UsageError, match="has schema 99"):
+        Database.open(tmp_path / "run.db")
+
+
+def test_a_damaged_page_is_found(tmp_path: Path) -> None:
+    with created(tmp_path / "run.db") as database:
+        for number in range(200):
+            database.record(cell("search").id, trial(number))
+    raw = bytearray((tmp_path / "run.db").read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 8192] = b"\xff" * 8192
+    (tmp_path / "run.db").write_bytes(raw)
+    with pytest.raises(IntegrityError), Database.open(tmp_path / "run.db") as database:
+        database.check()
+        database.ledger()
