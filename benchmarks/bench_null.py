@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.pipeline.plugins import plugin
+from harness.plugins import plugin
 from harness.ports import Servable
 from harness.stages.validate import Connection
 

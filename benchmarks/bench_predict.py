@@ -5,10 +5,11 @@ import pytest
 from conftest import Subject
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.pipeline.plugins import installed
+from harness.plugins import installed
 from harness.serving.protocol import decode_request, decode_response, encode_request, encode_response
 
 ROWS = (1, 10, 100, 1_000)
+ROWS_ON_THE_WIRE = (1, 100)
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -16,12 +17,13 @@ ROWS = (1, 10, 100, 1_000)
 def test_predict(benchmark: BenchmarkFixture, subject: Subject, runtime: str, rows: int) -> None:
     predict, batch = subject.predictor(runtime), subject.batch(rows)
     benchmark.extra_info.update(benchmark="predict", runtime=runtime, rows=rows)
+    predict(batch)  # the first call pays for what is only made once
     prediction = benchmark(predict, batch)
     assert len(prediction.values) == rows
     assert np.isfinite(prediction.values).all()
 
 
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", ROWS_ON_THE_WIRE)
 def test_encode_request(benchmark: BenchmarkFixture, subject: Subject, rows: int) -> None:
     signature, batch = subject.candidate.signature, subject.batch(rows)
     benchmark.extra_info.update(benchmark="encode_request", rows=rows)
@@ -30,7 +32,7 @@ def test_encode_request(benchmark: BenchmarkFixture, subject: Subject, rows: int
     np.testing.assert_array_equal(again.numbers, batch.numbers)
 
 
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", ROWS_ON_THE_WIRE)
 def test_decode_request(benchmark: BenchmarkFixture, subject: Subject, rows: int) -> None:
     signature, batch = subject.candidate.signature, subject.batch(rows)
     benchmark.extra_info.update(benchmark="decode_request", rows=rows)
@@ -38,7 +40,7 @@ def test_decode_request(benchmark: BenchmarkFixture, subject: Subject, rows: int
     np.testing.assert_array_equal(decoded.numbers, batch.numbers)
 
 
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", ROWS_ON_THE_WIRE)
 def test_encode_response(benchmark: BenchmarkFixture, subject: Subject, rows: int) -> None:
     signature = subject.candidate.signature
     runtime = next(artifact.runtime for artifact in subject.candidate.artifacts if artifact.file)

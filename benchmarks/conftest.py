@@ -13,16 +13,13 @@ import numpy as np
 import pytest
 
 from harness.errors import NotConvertibleError
-from harness.pipeline.plugins import installed, plugin
+from harness.plugins import installed, plugin
 from harness.ports import Predictor
 from harness.process import die_with_parent
 from harness.records.candidate import Artifact, Candidate
 from harness.records.rows import Batch
 from harness.records.scenario import DataPlan
 from harness.serving.protocol import decode_request
-from harness.space.build import build
-from harness.space.preprocess import to_batch
-from harness.stages.data import load_table
 from harness.store.bundle import artifact_path, read_bundle, write_bundle
 
 
@@ -73,6 +70,11 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def _forest(bundle: Path) -> Subject:
+    # Here, not above: inside a run the candidate is given, and these take seconds to import.
+    from harness.space.build import build
+    from harness.space.preprocess import to_batch
+    from harness.stages.data import load_table
+
     table = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
     configuration = {"family": "random_forest", "n_estimators": 100}
     pipeline = build(configuration, table.signature, seed=1)

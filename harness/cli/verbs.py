@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from harness.errors import ExitCode
 
 if TYPE_CHECKING:
-    from harness.pipeline.plugins import Plugin
+    from harness.plugins import Plugin
 
 
 def list_verb(options: argparse.Namespace) -> int:
     """Show plug-ins, scenarios, or the keys of a scenario."""
-    from harness.pipeline.plugins import KINDS, inventory
+    from harness.plugins import KINDS, inventory
     from harness.store.reference import scenario_reference
     from harness.store.scenarios import scenario_questions
 

@@ -7,6 +7,7 @@ not the end of the run. Any other error ends the run, and the cell is begun anew
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from harness.analysis.reduce import reduce_step, rung
 from harness.clock import Clock
 from harness.errors import InfrastructureError, NotConvertibleError
 from harness.pipeline.plan import steps
-from harness.pipeline.plugins import installed, plugin
+from harness.plugins import installed, plugin
 from harness.ports import Predictor, Problem, Runtime, Servable, Target
 from harness.records.candidate import Artifact, Candidate, Check, Configuration, Endpoint, Trial
 from harness.records.ledger import Ledger, StepEntry
@@ -143,15 +144,8 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
         answers=predict(pipeline, table.frame.iloc[table.holdout], table.signature.task),
         batch=batch,
     )
-    train_truth = np.asarray(table.target[table.train], dtype=np.float64)
-    checks = quality_checks(judged, train_truth, work.scenario.expect, seed)
-    for artifact in artifacts:
-        if artifact.file is not None:
-            work.tell(f"checking {origin} as {artifact.runtime}")
-            loaded = load_runtime(bundle, artifact.runtime)(batch)
-            checks.append(parity_check(judged, artifact.runtime, loaded))
-            checks.append(reload_check(judged, SERVER, bundle, artifact.runtime, loaded))
-    for check in checks:
+    work.tell(f"checking {origin}")
+    for check in _checks(work, judged, bundle, candidate):
         work.database.record(cell.id, check)
     return Told()
 
@@ -240,6 +234,18 @@ def _drive(
 
         for _ in steps(plan, drive):
             pass
+
+
+def _checks(work: Work, judged: Judged, bundle: Path, candidate: Candidate) -> list[Check]:
+    """Everything that can be checked without a server; the fresh processes start up while this one resamples rows."""
+    runtimes = [artifact.runtime for artifact in candidate.artifacts if artifact.file is not None]
+    answers = {runtime: load_runtime(bundle, runtime)(judged.batch) for runtime in runtimes}
+    with ThreadPoolExecutor() as pool:
+        reloaded = [pool.submit(reload_check, judged, SERVER, bundle, name, answers[name]) for name in runtimes]
+        train_truth = np.asarray(work.table.target[work.table.train], dtype=np.float64)
+        checks = quality_checks(judged, train_truth, work.scenario.expect, work.scenario.data.seed)
+        checks += [parity_check(judged, name, answers[name]) for name in runtimes]
+        return checks + [check.result() for check in reloaded]
 
 
 def _check_wire(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.analysis.gate import refuse_unreal
 from harness.errors import UsageError
-from harness.pipeline.plugins import bare_targets, plugin, plugin_class
+from harness.plugins import bare_targets, plugin, plugin_class
 from harness.ports import Shape
 from harness.records.load import Rung, Step
 from harness.records.scenario import BASELINE, Cell, LoadPlan, Scenario, cells
@@ -58,6 +58,7 @@ def _resolved(scenario: Scenario) -> Plan:
         for runtime in serve.runtimes:
             plugin_class("runtimes", runtime)
         _refuse_strangers(f"serve {serve.target} candidates", serve.candidates, (BASELINE, *search.engines))
+    _refuse_strangers("micro.candidates", scenario.micro.candidates, (BASELINE, *search.engines))
     _refuse_strangers("load.parameters", load.parameters, load.shapes)
     shapes(load)
     planned = cells(scenario, bare_targets())

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis.document import document, read_steps
-from harness.pipeline.plugins import installed, plugin
+from harness.plugins import installed, plugin
 from harness.ports import Exporter
 from harness.records.finding import Document
 from harness.store.database import Database

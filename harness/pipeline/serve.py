@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.pipeline.cells import SERVER
-from harness.pipeline.plugins import plugin
+from harness.plugins import plugin
 from harness.ports import Servable, Target
 from harness.records.candidate import Endpoint
 from harness.records.scenario import Scalar

@@ -131,7 +131,10 @@ class LoadPlan(Frozen):
 class MicroPlan(Frozen):
     """Whether the candidates are also timed in process, by pytest-benchmark."""
 
-    enabled: bool = Field(default=True, description="Time each candidate's prediction and encoding in process.")
+    enabled: bool = Field(default=True, description="Time the candidates' prediction and encoding in process.")
+    candidates: tuple[Name, ...] = Field(
+        default=(), description="Which candidates: names of engines, or `baseline`; left out, all of them."
+    )
     seconds: PositiveFloat = Field(default=0.5, description="Longest time per micro benchmark.")
 
 
@@ -177,7 +180,9 @@ class Scenario(Frozen):
             ("search.seeds", self.search.seeds),
             ("load.shapes", self.load.shapes),
             ("gates", tuple(gate.name for gate in self.gates)),
+            ("micro.candidates", self.micro.candidates),
             *((f"serve {plan.target} runtimes", plan.runtimes) for plan in self.serve),
+            *((f"serve {plan.target} candidates", plan.candidates) for plan in self.serve),
             *((f"serve {plan.target} replicas", plan.replicas) for plan in self.serve),
         ):
             if len(set(names)) != len(names):
@@ -251,7 +256,7 @@ def cells(scenario: Scenario, bare_targets: Collection[str]) -> tuple[Cell, ...]
                 for replicas in plan.replicas:
                     add("serve", loading, candidate=candidate, runtime=runtime, replicas=replicas, **shared)
     if scenario.micro.enabled:
-        timing = [judging, scenario.micro.model_dump(mode="json")]
-        for origin in origins:
+        timing = [judging, scenario.micro.seconds]
+        for origin in scenario.micro.candidates or origins:
             add("micro", timing, candidate=origin)
     return tuple(planned)

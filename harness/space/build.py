@@ -18,7 +18,8 @@ from harness.errors import UsageError
 from harness.records.candidate import Configuration, Signature
 from harness.records.scenario import Scalar, Task
 from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, family_named
-from harness.space.preprocess import RawColumns, model_columns
+from harness.space.parts import model_columns
+from harness.space.preprocess import RawColumns
 
 
 def build(configuration: Configuration, signature: Signature, seed: int) -> Pipeline:

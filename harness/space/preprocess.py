@@ -1,8 +1,7 @@
 """From raw columns to what an estimator sees, and from a table to the batches that travel to a server.
 
 In: a DataFrame of raw columns, or a `Batch`. Out: the other of the two, and `RawColumns`, the first step of every
-pipeline. Dates become parts here, by the same arithmetic for training and for every runtime, so that what follows
-(imputing, scaling, encoding, the model) converts to ONNX whole.
+pipeline, which takes dates apart. What follows it (imputing, scaling, encoding, the model) converts to ONNX whole.
 """
 
 from collections.abc import Sequence
@@ -15,9 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from harness.records.candidate import Column, ColumnKind
 from harness.records.rows import MISSING_TEXT, Batch
-
-DATE_PARTS = ("days", "year", "month", "day", "weekday", "hour")
-"""What a date column becomes: days since 1970-01-01 with a fraction, and parts of its calendar date (UTC)."""
+from harness.space.parts import model_columns, model_inputs
 
 _DAY = np.timedelta64(86_400_000_000, "us")
 
@@ -39,29 +36,6 @@ def to_frame(batch: Batch, columns: Sequence[Column]) -> pd.DataFrame:
     return pd.DataFrame(
         {column.name: next(texts) if column.kind == "category" else _raw(next(numbers), column) for column in columns}
     )
-
-
-def model_inputs(batch: Batch, columns: Sequence[Column]) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
-    """What the steps after `RawColumns` see: numbers of shape (n, k) with dates as parts, and texts of shape (n, m)."""
-    kinds = [column.kind for column in columns if column.kind != "category"]
-    if "date" not in kinds:
-        return batch.numbers, batch.texts
-    parts = [
-        _date_parts(values) if kind == "date" else values[:, None]
-        for kind, values in zip(kinds, batch.numbers.T, strict=True)
-    ]
-    return np.hstack(parts), batch.texts
-
-
-def model_columns(columns: Sequence[Column]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the columns of both outputs of `model_inputs`."""
-    numbers: list[str] = []
-    for column in columns:
-        if column.kind == "date":
-            numbers += [f"{column.name}.{part}" for part in DATE_PARTS]
-        elif column.kind != "category":
-            numbers.append(column.name)
-    return tuple(numbers), tuple(column.name for column in columns if column.kind == "category")
 
 
 class RawColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -115,23 +89,3 @@ def _raw(values: NDArray[Any], column: Column) -> Any:
         whole = np.where(np.isnan(values), 0, np.round(values * _DAY.astype(np.int64))).astype(np.int64)
         return pd.to_datetime(np.where(np.isnan(values), np.datetime64("NaT", "us"), whole.astype("datetime64[us]")))
     return values
-
-
-def _date_parts(days: NDArray[np.float64]) -> NDArray[np.float64]:
-    missing = np.isnan(days)
-    whole = np.floor(np.where(missing, 0.0, days))
-    date = whole.astype(np.int64).astype("datetime64[D]")
-    month = date.astype("datetime64[M]")
-    year = date.astype("datetime64[Y]")
-    parts = np.column_stack(
-        [
-            days,
-            year.astype(np.int64) + 1970.0,
-            (month - year).astype(np.int64) + 1.0,
-            (date - month).astype(np.int64) + 1.0,
-            (whole.astype(np.int64) + 3) % 7,  # 1970-01-01 was a Thursday; Monday is 0
-            np.floor((days - whole) * 24),
-        ]
-    )
-    parts[missing] = np.nan
-    return parts

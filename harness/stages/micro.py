@@ -37,14 +37,26 @@ def micro_benchmarks(
     output, log, asked = folder / f"{cell}.json", folder / f"{cell}.log", folder / f"{cell}.request.json"
     write_atomically(asked, rows)
     command = [
-        *(sys.executable, "-m", "pytest", str(suite), "-q", "-p", "no:cacheprovider", "--benchmark-only"),
+        *(
+            sys.executable,
+            "-m",
+            "pytest",
+            str(suite),
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "pytest_benchmark.plugin",
+            "--benchmark-only",
+        ),
         f"--bundle={bundle}",
         f"--rows={asked}",
         # Rounds of half a millisecond at least: enough to see a spread, few enough to keep every one of them.
-        *("--benchmark-min-time=0.0005", "--benchmark-warmup=on", f"--benchmark-max-time={seconds}"),
+        *("--benchmark-min-time=0.0005", f"--benchmark-max-time={seconds}"),
         f"--benchmark-json={output}",
     ]
-    with child(command, log=log, cores=cores) as process:
+    # Other plug-ins of pytest stay out: Locust's and Hypothesis's have no business in a process that is timed.
+    with child(command, log=log, cores=cores, environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}) as process:
         try:
             code = process.wait(_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from harness.records.candidate import Column
 from harness.records.rows import Batch
-from harness.space.preprocess import RawColumns, model_columns, model_inputs, to_batch, to_frame
+from harness.space.parts import model_columns, model_inputs
+from harness.space.preprocess import RawColumns, to_batch, to_frame
 
 COLUMNS = (
     Column(name="size", kind="number"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.pipeline.plugins import KINDS, Kind, installed, inventory, names, plugin, plugin_class
+from harness.plugins import KINDS, Kind, installed, inventory, names, plugin, plugin_class
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,194 @@
+"""The candidate as one ONNX graph, computed by ONNX Runtime.
+
+In: a fitted Pipeline. Out: `model.onnx`, and a predictor on one thread. What follows the pipeline's first step converts
+as a whole; that step itself (raw columns to numbers and texts) is the same arithmetic for every runtime and runs
+outside the graph. Numbers become 32-bit floats on the way in, so a split may fall the other way: whether the answers
+agree is measured for every candidate, never assumed.
+"""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from harness.errors import IntegrityError, NotConvertibleError
+from harness.ports import Predictor, SklearnPipeline
+from harness.records.candidate import Signature
+from harness.records.rows import Batch, Prediction
+from harness.space.parts import model_columns, model_inputs
+
+REQUIRES = ("onnx", "onnxruntime", "skl2onnx", "onnxmltools")
+
+NUMBERS, TEXTS = "numbers", "texts"
+"""The graph's inputs; one is left out where it would have no columns."""
+
+_OPSETS = {"": 21, "ai.onnx.ml": 3}
+"""The newest that both converters write: onnxmltools knows the machine-learning operators up to version 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Onnx:
+    """ONNX Runtime on the CPU."""
+
+    artifact: ClassVar[str] = "model.onnx"
+
+    def export(self, pipeline: SklearnPipeline, signature: Signature, sample: Batch) -> bytes:
+        _check_classes(pipeline, signature)
+        try:
+            stored = _converted(pipeline, signature)
+            predict = _predictor(stored, signature)
+            answered = predict(sample) if len(sample) else None
+        except NotConvertibleError:
+            raise
+        except Exception as error:  # converters raise whatever they stumble over
+            raise NotConvertibleError(f"skl2onnx cannot convert it: {_line(error)}") from error
+        if answered is not None and not np.isfinite(answered.values).all():
+            raise NotConvertibleError("the converted graph answers with values that are not finite")
+        return stored
+
+    def load(self, artifact: Path, signature: Signature) -> Predictor:
+        try:
+            return _predictor(artifact.read_bytes(), signature)
+        except Exception as error:  # ONNX Runtime has a class of its own per status code, without a common root
+            raise IntegrityError(
+                f"{artifact} cannot be loaded as the graph of this candidate: {_line(error)}. Export it again."
+            ) from error
+
+
+def _converted(pipeline: SklearnPipeline, signature: Signature) -> bytes:
+    import onnx
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+    from sklearn.base import is_classifier
+    from sklearn.pipeline import Pipeline
+
+    _register_boosters()
+    numbers, texts = model_columns(signature.columns)
+    inputs: list[tuple[str, Any]] = []
+    if numbers:
+        inputs.append((NUMBERS, FloatTensorType([None, len(numbers)])))
+    if texts:
+        inputs.append((TEXTS, StringTensorType([None, len(texts)])))
+    after = Pipeline([(name, _by_place(step, (*numbers, *texts))) for name, step in pipeline.steps[1:]])
+    model = after.steps[-1][1]
+    options = {id(model): {"zipmap": False}} if is_classifier(model) else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both converters warn of versions they have not been told of
+        graph = convert_sklearn(after, "candidate", inputs, options=options, target_opset=_OPSETS)
+    onnx.checker.check_model(graph)
+    stored: bytes = graph.SerializeToString()
+    return stored
+
+
+def _predictor(stored: bytes, signature: Signature) -> Predictor:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(stored, settings, providers=["CPUExecutionProvider"])
+    columns = signature.columns
+    wanted = {given.name for given in session.get_inputs()}
+    outputs = [given.name for given in session.get_outputs()]
+    regression = signature.task == "regression"
+    classes = len(signature.classes)
+    if not wanted <= {NUMBERS, TEXTS} or len(outputs) != (1 if regression else 2):
+        raise ValueError(f"its inputs are {sorted(wanted)} and its outputs {outputs}")
+    answer = outputs[-1:]
+
+    def predict(batch: Batch) -> Prediction:
+        numbers, texts = model_inputs(batch, columns)
+        feed: dict[str, Any] = {}
+        if NUMBERS in wanted:
+            feed[NUMBERS] = numbers.astype(np.float32)
+        if TEXTS in wanted:
+            feed[TEXTS] = texts
+        (answered,) = session.run(answer, feed)
+        given = np.asarray(answered, dtype=np.float64)
+        if regression:
+            return Prediction(values=given.reshape(len(batch)), probabilities=None)
+        if given.shape != (len(batch), classes):
+            raise ValueError(f"the graph answers with shape {given.shape}, not ({len(batch)}, {classes})")
+        return Prediction(values=given.argmax(axis=1).astype(np.float64), probabilities=given)
+
+    return predict
+
+
+def _check_classes(pipeline: SklearnPipeline, signature: Signature) -> None:
+    if signature.task == "regression":
+        return
+    known = [int(index) for index in pipeline.classes_]
+    if known != list(range(len(signature.classes))):
+        absent = [label for index, label in enumerate(signature.classes) if index not in known]
+        raise NotConvertibleError(f"classes without a training row have no place in the graph: {', '.join(absent)}")
+
+
+def _by_place(step: Any, names: Sequence[str]) -> Any:
+    """A ColumnTransformer that selects by name, selecting by place: the graph has two inputs, not one per column."""
+    if not hasattr(step, "transformers_"):
+        return step
+    placed = copy.copy(step)
+    placed.transformers_ = [
+        (name, block, [names.index(one) if isinstance(one, str) else one for one in selected])
+        for name, block, selected in step.transformers_
+        if block != "drop"
+    ]
+    return placed
+
+
+def _register_boosters() -> None:
+    """Teach skl2onnx the two libraries whose converters live in onnxmltools; where one is absent, so are its models."""
+    import contextlib
+
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.shape_calculator import (
+        calculate_linear_classifier_output_shapes,
+        calculate_linear_regressor_output_shapes,
+    )
+
+    both = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
+    with contextlib.suppress(ImportError):
+        from lightgbm import LGBMClassifier, LGBMRegressor
+        from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
+
+        update_registered_converter(
+            LGBMClassifier,
+            "LightGbmLGBMClassifier",
+            calculate_linear_classifier_output_shapes,
+            convert_lightgbm,
+            options=both,
+        )
+        update_registered_converter(
+            LGBMRegressor,
+            "LightGbmLGBMRegressor",
+            calculate_linear_regressor_output_shapes,
+            convert_lightgbm,
+            options={"split": None},
+        )
+    with contextlib.suppress(ImportError):
+        from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
+        from xgboost import XGBClassifier, XGBRegressor
+
+        update_registered_converter(
+            XGBClassifier,
+            "XGBoostXGBClassifier",
+            calculate_linear_classifier_output_shapes,
+            convert_xgboost,
+            options=both,
+        )
+        update_registered_converter(
+            XGBRegressor, "XGBoostXGBRegressor", calculate_linear_regressor_output_shapes, convert_xgboost
+        )
+
+
+def _line(error: BaseException) -> str:
+    # The converters wrap what went wrong into messages that print whole trees: the first cause says it in a line.
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

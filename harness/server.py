@@ -1,0 +1,130 @@
+"""The entry of a serving process: a bundle, a runtime and the application, put together.
+
+In: the folder of a candidate, the name of a runtime and the name to serve it under. Out: `application`, for servers
+that run ASGI applications themselves; `python -m harness.server serve`, a uvicorn process on an inherited socket, gone
+when its parent is; `python -m harness.server predict`, one request from stdin answered on stdout by a fresh process.
+"""
+
+import argparse
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from harness.errors import ExitCode, HarnessError, UsageError
+from harness.plugins import plugin
+from harness.ports import Predictor, Runtime
+from harness.process import BACKLOG, LOOPBACK, announce_ready, die_with_parent
+from harness.records.candidate import Candidate
+from harness.serving.app import Application
+from harness.serving.app import application as application_of
+from harness.serving.protocol import BadRequestError, request_reader, response_writer
+from harness.store.bundle import artifact_path, read_bundle
+
+KEEP_ALIVE_S = 3600
+"""A connection that idles is kept: at a low rate a load generator's pool would otherwise find its connections closed
+under it, and count as errors of the model what is a setting of the server (uvicorn's own default is 5 s)."""
+
+
+def application(bundle: Path, runtime: str, model: str) -> Application:
+    """The ASGI application that serves the candidate in the folder `bundle`, every digest verified first.
+
+    Raises UsageError, IntegrityError or NotConvertibleError.
+    """
+    candidate, predict = _loaded(Path(bundle), runtime)
+    return application_of(predict, candidate.signature, model)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve or predict; the exit status is the error's own."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        if given.command == "predict":
+            return _predict(given.bundle, given.runtime, given.model)
+        die_with_parent()
+        _serve(given)
+    except HarnessError as error:
+        sys.stderr.write(f"{error}\n")
+        return int(error.exit_code)
+    return int(ExitCode.GOOD)
+
+
+def _loaded(bundle: Path, runtime: str) -> tuple[Candidate, Predictor]:
+    candidate = read_bundle(bundle)
+    artifact = artifact_path(bundle, candidate, runtime)
+    made: Runtime = plugin("runtimes", runtime)
+    return candidate, made.load(artifact, candidate.signature)
+
+
+def _predict(bundle: Path, runtime: str, model: str | None) -> int:
+    candidate, predict = _loaded(bundle, runtime)
+    try:
+        request = request_reader(candidate.signature)(sys.stdin.buffer.read())
+    except BadRequestError as error:
+        raise UsageError(f"The request on stdin cannot be answered: {error}.") from error
+    write = response_writer(candidate.signature, model or candidate.id)
+    sys.stdout.buffer.write(write(predict(request.batch), request.id, request.outputs))
+    sys.stdout.buffer.flush()
+    return int(ExitCode.GOOD)
+
+
+def _serve(given: argparse.Namespace) -> None:
+    import uvicorn
+
+    app = application(given.bundle, given.runtime, given.model)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if given.ready_fd is not None:
+                announce_ready(given.ready_fd)
+
+    settings = uvicorn.Config(
+        cast("Any", app),
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=1,
+        server_header=False,
+    )
+    with _listening(given) as sock:
+        Server(settings).run(sockets=[sock])
+
+
+def _listening(given: argparse.Namespace) -> socket.socket:
+    if given.fd is not None:
+        return socket.socket(fileno=given.fd)
+    try:
+        return socket.create_server((LOOPBACK, given.port), backlog=BACKLOG)
+    except OSError as error:
+        raise UsageError(f"Cannot listen on {LOOPBACK}:{given.port}: {error}. Choose another port.") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.server", description="The entry of a serving process.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="answer HTTP until stopped")
+    predict = commands.add_parser("predict", help="answer one request from stdin on stdout")
+    for command in (serve, predict):
+        command.add_argument("--bundle", type=Path, required=True, help="folder of the candidate")
+        command.add_argument("--runtime", required=True, help="how it computes")
+    serve.add_argument("--model", required=True, help="name under /v2/models/")
+    predict.add_argument("--model", help="name in the answer; left out, the candidate's id")
+    where = serve.add_mutually_exclusive_group(required=True)
+    where.add_argument("--fd", type=int, help="an inherited socket that listens already")
+    where.add_argument("--port", type=int, help="a port on the loopback interface")
+    serve.add_argument("--ready-fd", type=int, help="an inherited pipe that is told when requests are answered")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The candidate on uvicorn: one process per replica, all on one port.
+
+In: a servable. Out: an endpoint on the loopback interface. The kernel spreads connections, not requests, over the
+processes, so a client needs several connections per replica to load them evenly.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from harness.clock import SystemClock
+from harness.errors import UsageError
+from harness.ports import Servable
+from harness.process import LOOPBACK, child_servers, wait_ready
+from harness.records.candidate import Endpoint
+
+REQUIRES = ("uvicorn", "uvloop", "httptools")
+
+
+@dataclass(frozen=True, slots=True)
+class Asgi:
+    """uvicorn with uvloop and httptools; a replica is a process of one thread."""
+
+    bare: ClassVar[bool] = False
+
+    port: int = 0
+    """0: the system's choice."""
+    ready_timeout_s: float = 120.0
+
+    @contextlib.contextmanager
+    def serve(self, servable: Servable) -> Iterator[Endpoint]:
+        if servable.bundle is None or servable.runtime is None:
+            raise UsageError("The target asgi serves a candidate in a runtime, and was given none.")
+        clock = SystemClock()
+        began_s = clock.monotonic_s()
+        command = [sys.executable, "-m", servable.entry, "serve", "--bundle", str(servable.bundle)]
+        command += ["--runtime", servable.runtime, "--model", servable.model]
+        with child_servers(
+            command,
+            what=f"The server of {servable.model}",
+            log=servable.log,
+            count=servable.replicas,
+            port=self.port,
+            cores=servable.cores,
+            # One thread per replica, whatever numeric library a runtime brings along.
+            environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            timeout_s=self.ready_timeout_s,
+        ) as port:
+            url = f"http://{LOOPBACK}:{port}"
+            wait_ready(f"{url}/v2/health/ready", timeout_s=10.0, what="The server", log=servable.log)
+            yield Endpoint(
+                url=url,
+                model=servable.model,
+                startup_s=clock.monotonic_s() - began_s,
+                cores=servable.cores,
+                notes=("uvicorn (uvloop, httptools), access log off, one thread per replica",),
+            )

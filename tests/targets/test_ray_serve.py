@@ -1,0 +1,105 @@
+"""Ray Serve's own promises: the ones that need no Ray at once, and the slow ones apart."""
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from harness.errors import InfrastructureError
+from harness.process import LOOPBACK
+from harness.targets.ray_serve import RayServe, _environment, _mortal_haproxy
+
+SERVING = """
+import sys, time
+from pathlib import Path
+from harness.ports import Servable
+from harness.targets.ray_serve import RayServe
+bundle, log = map(Path, sys.argv[1:])
+servable = Servable(
+    entry="harness.server", bundle=bundle, runtime="onnx", model="c1", replicas=2, cores=(), log=log
+)
+with RayServe().serve(servable) as endpoint:
+    print(endpoint.url, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_environment_is_as_it_was_whatever_ray_adds(monkeypatch):
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "before")
+    monkeypatch.setenv("RAY_OF_THE_USER", "kept")
+    before = dict(os.environ)
+
+    with _environment({"RAY_SERVE_ENABLE_HA_PROXY": "1", "OMP_NUM_THREADS": "1"}):
+        assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+        os.environ["RAY_AUTH_MODE"] = "token"
+
+    assert dict(os.environ) == before
+
+
+def test_haproxy_is_started_by_a_program_that_dies_with_its_parent(tmp_path):
+    program = _mortal_haproxy(tmp_path)
+
+    version = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stdout
+    assert version.startswith("HAProxy version")
+
+    config = tmp_path / "cfg"
+    config.write_text(f"defaults\n  mode http\n  timeout client 9s\nfrontend f\n  bind unix@{tmp_path}/sock\n")
+    starting = f"import subprocess, time; print(subprocess.Popen([{str(program)!r}, '-db', '-f', {str(config)!r}]).pid,"
+    starting += " flush=True); time.sleep(300)"
+    with subprocess.Popen([sys.executable, "-c", starting], stdout=subprocess.PIPE, text=True) as parent:
+        haproxy = psutil.Process(int(parent.stdout.readline()))
+        for _ in range(1000):
+            if (tmp_path / "sock").exists():
+                break
+            time.sleep(0.01)
+        assert haproxy.name() == "haproxy"
+        parent.kill()
+
+    gone, _ = psutil.wait_procs([haproxy], timeout=10)
+    assert gone or haproxy.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_candidate_that_does_not_load_is_an_error_with_the_replicas_own_words(servable, tmp_path):
+    missing = dataclasses.replace(servable, bundle=tmp_path / "none")
+
+    with pytest.raises(InfrastructureError, match="is not the folder of a candidate"), RayServe().serve(missing):
+        pytest.fail("entered")
+
+    assert "Traceback" in servable.log.read_text()
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.long
+def test_a_killed_harness_takes_the_proxy_and_the_replicas_along(servable, ask):
+    command = [sys.executable, "-c", SERVING, str(servable.bundle), str(servable.log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            url = parent.stdout.readline().strip()
+            assert ask(f"{url}/v2/health/ready")[0] == 200
+            serving = [
+                process
+                for process in psutil.Process(parent.pid).children(recursive=True)
+                if process.name() == "haproxy" or process.name().startswith("ray::Serve")
+            ]
+            # One that has made way for its successor, and was not reaped yet, has no command any more.
+            commands = " ".join(" ".join(process.cmdline()) for process in serving if process.name() == "haproxy")
+            (folder,) = set(re.findall(r"/tmp/rs\w+", commands))
+        finally:
+            parent.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(serving, timeout=30)
+    shutil.rmtree(folder)  # the one thing that a killed process cannot take along
+
+    assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+    with socket.socket() as sock:
+        assert sock.connect_ex((LOOPBACK, urlsplit(url).port)) != 0

@@ -1,0 +1,99 @@
+"""The entry of a serving process: a fresh process answers as the one that fitted, and refuses what was changed."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.errors import ExitCode, NotConvertibleError
+from harness.records.candidate import Artifact, Candidate, Column, Signature
+from harness.runtimes.onnx import Onnx
+from harness.runtimes.sklearn_native import SklearnNative
+from harness.server import main
+from harness.serving.protocol import decode_response, encode_request
+from harness.space.build import build
+from harness.space.preprocess import to_batch
+from harness.store.bundle import write_bundle
+
+FRAME = pd.DataFrame(np.random.default_rng(2).normal(size=(60, 3)), columns=list("abc"))
+SIGNATURE = Signature(task="regression", columns=tuple(Column(name=name, kind="number") for name in "abc"))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The fitted pipeline, its bundle, and what it says of the table."""
+    pipeline = build({"family": "gradient_boosting"}, SIGNATURE, 1).fit(FRAME, FRAME["a"] * 3)
+    runtimes = {"sklearn_native": SklearnNative(), "onnx": Onnx()}
+    batch = to_batch(FRAME, SIGNATURE.columns)
+    files = {made.artifact: made.export(pipeline, SIGNATURE, batch) for made in runtimes.values()}
+    artifacts = [
+        Artifact(
+            runtime=name,
+            file=made.artifact,
+            sha256=hashlib.sha256(files[made.artifact]).hexdigest(),
+            size_bytes=len(files[made.artifact]),
+        )
+        for name, made in runtimes.items()
+    ]
+    folder = tmp_path_factory.mktemp("candidates") / "c1"
+    candidate = Candidate(
+        id="c1",
+        origin="baseline",
+        configuration={"family": "gradient_boosting"},
+        cv_score=None,
+        fit_s=0.1,
+        signature=SIGNATURE,
+        metric="r2",
+        artifacts=(*artifacts, Artifact(runtime="abacus", reason="too slow")),
+    )
+    write_bundle(folder, candidate, files)
+    return folder, pipeline.predict(FRAME), batch
+
+
+def predict(folder, runtime, body):
+    command = [sys.executable, "-m", "harness.server", "predict", "--bundle", str(folder), "--runtime", runtime]
+    return subprocess.run(command, input=body, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize(("runtime", "apart"), [("sklearn_native", 0.0), ("onnx", 1e-4)])
+def test_a_fresh_process_answers_as_the_fitted_pipeline_did(written, runtime, apart):
+    folder, wanted, batch = written
+
+    answered = predict(folder, runtime, encode_request(batch, SIGNATURE))
+
+    assert answered.returncode == ExitCode.GOOD, answered.stderr.decode()
+    found = decode_response(answered.stdout, SIGNATURE)
+    np.testing.assert_allclose(found.values, wanted, rtol=0, atol=apart)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "body", "code", "said"),
+    [
+        ("onnx", b"{}", ExitCode.USAGE, "inputs: must be a list"),
+        ("abacus", b"", NotConvertibleError.exit_code, "too slow"),
+        ("slide_rule", b"", ExitCode.USAGE, "was not made for the runtime"),
+    ],
+)
+def test_what_cannot_be_answered_ends_with_the_errors_own_status(written, runtime, body, code, said):
+    answered = predict(written[0], runtime, body)
+
+    assert (answered.returncode, answered.stdout) == (code, b"")
+    assert said in answered.stderr.decode()
+    assert "Traceback" not in answered.stderr.decode()
+
+
+def test_a_changed_file_is_not_even_loaded(written, tmp_path, capsys):
+    folder = tmp_path / "c1"
+    folder.mkdir()
+    for path in written[0].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    changed = bytearray((folder / "model.onnx").read_bytes())
+    changed[len(changed) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(changed)
+
+    for runtime in ("onnx", "sklearn_native"):
+        assert main(["predict", "--bundle", str(folder), "--runtime", runtime]) == ExitCode.INTEGRITY
+        assert "model.onnx is not the file that was written" in capsys.readouterr().err
