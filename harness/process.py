@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,6 +143,23 @@ def announce_ready(fd: int) -> None:
     with contextlib.suppress(BrokenPipeError):
         os.write(fd, b"1")
     os.close(fd)
+
+
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """After the block, SIGINT and SIGTERM do what they did before it; Ray puts in handlers of its own.
+
+    Outside the main thread, where nobody can set handlers, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

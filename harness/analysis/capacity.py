@@ -93,6 +93,7 @@ def _capacity(ledger: Ledger, cell: Cell, results: Sequence[StepResult]) -> Capa
         rate=rate,
         p99=p99_estimate(best) if best else Estimate(value=None, unit=Unit.SECONDS, reason=_why_no_p99(rate)),
         step=best.id if best else None,
+        missed_below_rps=_missed_below(steps, best, ledger.scenario.load.objective),
         peak=_peak([step for step in steps if step.step.mode == "closed"], reason),
     )
 
@@ -124,13 +125,22 @@ def _rate(
     warnings = list(best.warnings)
     if not above:
         warnings.append("Capacity is at least this: no step above it missed the objective.")
-    if any(rate <= asked for rate in missed):
-        at = format_number(min(rate for rate in missed if rate <= asked), Unit.RPS)
+    below = _missed_below(steps, best, objective)
+    if below is not None:
+        at = format_number(below, Unit.RPS)
         warnings.append(f"A step at no higher a rate missed the objective ({at}): the cell is not stable at this rate.")
     if value < asked:
         warnings.append(f"The step offered {format_number(asked, Unit.RPS)}; fewer answers arrived in its window.")
     high = min(above) if above else None
     return Estimate(value=value, unit=Unit.RPS, low=value, high=high, n=best.planned, warnings=tuple(warnings)), best
+
+
+def _missed_below(steps: Sequence[StepResult], best: StepResult | None, objective: Objective | None) -> float | None:
+    if best is None or objective is None:
+        return None
+    asked = best.step.rate_rps or 0.0
+    rates = (step.step.rate_rps for step in steps if met(step, objective) is Met.NO and step.step.mode == "open")
+    return min((rate for rate in rates if rate is not None and rate <= asked), default=None)
 
 
 def _peak(steps: Sequence[StepResult], not_loaded: str | None) -> Estimate:

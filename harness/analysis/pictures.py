@@ -53,7 +53,7 @@ def open_load(found: Findings) -> Lines | None:
         title=_open_title(found),
         description="Scheduled latency against the rate of answers, a line per served cell: p99 with its 95 % interval "
         f"thick, p50 thin and dotted. Hollow markers are steps that did not meet the objective.{_more(more)}",
-        x=Axis("successful answers per second (open load)", Unit.RPS),
+        x=Axis("successful answers per second (open load)", Unit.RPS, log=True),
         y=_SCHEDULED,
         lines=tuple(lines),
         rule=rule,
@@ -76,7 +76,10 @@ def closed_load(found: Findings) -> Lines | None:
         )
     if not lines:
         return None
-    top = max(lines, key=lambda line: max(line.y))
+    # What a bare target reaches says something of the generator, and nothing of any candidate.
+    ours = {cell.id for cell in found.ledger.plan if cell.candidate is not None}
+    of_candidates = [line for line, cell in zip(lines, cells, strict=True) if cell in ours]
+    top = max(of_candidates or lines, key=lambda line: max(line.y))
     peak, at = max(zip(top.y, top.x, strict=True))
     return Lines(
         key="closed_load",
@@ -85,7 +88,7 @@ def closed_load(found: Findings) -> Lines | None:
         description="Throughput against the number of requests in flight, a line per served cell. A closed client "
         f"waits for its answers: this is what a cell can compute, not what it can promise.{_more(more)}",
         x=Axis("requests in flight (closed load)", Unit.COUNT, log=True),
-        y=Axis("successful answers per second", Unit.RPS),
+        y=Axis("successful answers per second", Unit.RPS, log=True),
         lines=tuple(lines),
     )
 
@@ -260,6 +263,9 @@ def _open_title(found: Findings) -> str:
     if cell.rate.value == 0:
         return f"{name} kept p99 within {bound} at no rate that was tried"
     rate = format_number(cell.rate.value, Unit.RPS)
+    if cell.missed_below_rps is not None:
+        missed = format_number(cell.missed_below_rps, Unit.RPS)
+        return f"{name} kept p99 within {bound} at {rate}, and missed it at {missed}"
     if cell.rate.high is None:
         return f"{name} keeps p99 within {bound} up to {rate}, the highest rate tried"
     return f"{name} keeps p99 within {bound} up to {rate}, and misses it at {format_number(cell.rate.high, Unit.RPS)}"

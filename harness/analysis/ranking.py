@@ -271,13 +271,20 @@ def _sentence(chosen: _Contender, leader: _Contender | None, objective: Objectiv
         reached = f" and reached {peak} on {on}" if best.peak.value is not None else f" and answered on {on}"
         promise = f"{reached}; without an objective no rate can be promised"
     else:
-        least = "at least " if best.rate.high is None else ""
-        promise = (
-            f" and carries {least}{format_number(best.rate.value, Unit.RPS)} on {on} with p99 "
-            f"{format_number(best.p99.value, Unit.SECONDS)}, inside the objective of "
-            f"{format_bound(objective.p99_s, Unit.SECONDS)}"
-        )
+        promise = f" and {_carried(best, objective, f' on {on}')}"
     return f"Ship {name} {cell_words(best)}: {scored}{promise}.{tie}"
+
+
+def _carried(best: Capacity, objective: Objective, on: str = "") -> str:
+    """The rate with the p99 that carries it, and what speaks against it."""
+    below = best.missed_below_rps
+    least = "at least " if best.rate.high is None and below is None else ""
+    though = "" if below is None else f", though not steadily: a step at {format_number(below, Unit.RPS)} missed it"
+    return (
+        f"carries {least}{format_number(best.rate.value, Unit.RPS)}{on} with p99 "
+        f"{format_number(best.p99.value, Unit.SECONDS)}, inside the objective of "
+        f"{format_bound(objective.p99_s, Unit.SECONDS)}{though}"
+    )
 
 
 def _nothing(ledger: Ledger, contenders: Sequence[_Contender], capacities: Sequence[Capacity]) -> str:
@@ -296,12 +303,7 @@ def _bare(ledger: Ledger, capacities: Sequence[Capacity]) -> str:
     if best is None:
         return "Nothing was searched for and nothing was served: there is nothing to say."
     if objective is not None and best.rate.value:
-        least = "at least " if best.rate.high is None else ""
-        return (
-            f"The server behind {best.target} carries {least}{format_number(best.rate.value, Unit.RPS)} with p99 "
-            f"{format_number(best.p99.value, Unit.SECONDS)}, inside the objective of "
-            f"{format_bound(objective.p99_s, Unit.SECONDS)}."
-        )
+        return f"The server behind {best.target} {_carried(best, objective)}."
     if best.peak.value is not None:
         return f"The server behind {best.target} reached {format_number(best.peak.value, Unit.RPS)}; no objective held."
     return f"No rate can be promised for the server behind {best.target}. {best.rate.reason or best.rate.warnings[0]}"

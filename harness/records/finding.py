@@ -39,6 +39,9 @@ class Capacity(Frozen):
     """Scheduled p99 at that step."""
     step: str | None
     """Id of the step that carries both."""
+    missed_below_rps: float | None = None
+    """Lowest rate, no higher than `rate`, at which a step missed the objective all the same; None where all below met
+    it. Such a cell carries its rate at times."""
     peak: Estimate
     """Highest throughput of a closed step: no objective holds there."""
 

@@ -11,9 +11,7 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -21,10 +19,12 @@ from typing import Any, Self
 from harness.clock import Clock
 from harness.errors import InfrastructureError
 from harness.ports import Problem, Workbench
+from harness.process import own_signals
 from harness.records.candidate import Configuration, Evaluated
 from harness.records.run import Cause, Failure
 from harness.stages.data import Table, fold_rows
 from harness.stages.worker import Worker
+from harness.sweeper import swept
 
 GRACE_S = 2.0
 GRACE_SHARE = 0.1
@@ -38,8 +38,6 @@ _CONNECT_TIMEOUT_S = 10.0
 _WATCH_TIMEOUT_S = 1.0
 _OBJECT_STORE_BYTES = 256 * 2**20
 _REASON_LENGTH = 600
-_SOCKET_FOLDER_LENGTH = 40
-"""Ray puts sockets some 66 characters below its folder, and a socket's path must stay under 108."""
 
 
 @contextlib.contextmanager
@@ -51,21 +49,16 @@ def ray_session(workers: int, address: str | None = None) -> Iterator[None]:
     """
     if address is not None:
         _refuse_silent(address)
-    folder = None if address else Path(tempfile.mkdtemp(prefix="harness-", dir=_short_folder()))
-    with _environment(_SETTINGS):
-        import ray
-
-        try:
-            if folder is not None and not any(name in os.environ for name in _TOKEN_SETTINGS):
-                # Ray's ports are open on every interface, and it reads once per process what guards them: a secret of
-                # this process, instead of the file in the home folder that it would make.
-                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-            _start(workers, address, folder)
-            yield
-        finally:
-            ray.shutdown()
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        folder = None if address else stack.enter_context(swept("harness-"))
+        stack.enter_context(_environment(_SETTINGS))
+        stack.callback(_shut_down)
+        if folder is not None and not any(name in os.environ for name in _TOKEN_SETTINGS):
+            # Ray's ports are open on every interface, and it reads once per process what guards them: a secret of
+            # this process, instead of the file in the home folder that it would make.
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        _start(workers, address, folder)
+        yield
 
 
 def _start(workers: int, address: str | None, folder: Path | None) -> None:
@@ -81,12 +74,13 @@ def _start(workers: int, address: str | None, folder: Path | None) -> None:
     # Its first words are spoken before it knows that it is to be quiet.
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **(own if folder is not None else {}),
-        )
+        with own_signals():
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **(own if folder is not None else {}),
+            )
     except Exception as error:
         where = f"at {address}" if address else "on this machine"
         reason = " ".join(str(error).split())
@@ -108,6 +102,13 @@ def _refuse_silent(address: str) -> None:
         raise InfrastructureError(
             f"No Ray cluster answers at {address} ({error}): check the address, and that the cluster is up."
         ) from None
+
+
+def _shut_down() -> None:
+    import ray
+
+    with own_signals():
+        ray.shutdown()
 
 
 class RayFleet:
@@ -322,11 +323,6 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _short_folder() -> str:
-    folder = tempfile.gettempdir()
-    return folder if len(folder) <= _SOCKET_FOLDER_LENGTH - len("/harness-12345678") else "/tmp"
 
 
 def _grace_s(problem: Problem) -> float:

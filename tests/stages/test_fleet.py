@@ -156,6 +156,7 @@ def slow_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
 
 def deadly_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
     yield next(iter(quick_loop(workbench, problem)))
+    time.sleep(1)  # what a worker gave may be lost where it dies in the same moment
     os.kill(os.getpid(), signal.SIGKILL)
 
 

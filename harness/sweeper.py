@@ -1,0 +1,81 @@
+"""Nothing stays behind: a folder of our own, and every process that was started for it, are gone when we are.
+
+In: the beginning of a folder's name. Out: `swept`, a block with a new temporary folder. However the block ends, also by
+SIGKILL, a small process of ours outlives it, ends what was started inside (known by a mark in its environment, which
+children inherit), and removes the folder. Ray needs it: its agents idle for a minute after their driver was killed.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+GRACE_S = 5.0
+"""How long marked processes have to end by themselves, after which they are killed."""
+
+_MARK = "HARNESS_SWEPT"
+_PATH_LENGTH = 40
+"""Ray puts sockets some 66 characters below its folder, and a socket's path must stay under 108."""
+
+
+@contextlib.contextmanager
+def swept(prefix: str) -> Iterator[Path]:
+    """A new, short temporary folder; what is started inside the block ends with it.
+
+    Not for nesting: a process belongs to the innermost block only.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_short_place(prefix)))
+    sweeper = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C at the terminal is for the run; the sweeper ends when its input does
+    )
+    before = os.environ.get(_MARK)
+    os.environ[_MARK] = str(folder)
+    try:
+        yield folder
+    finally:
+        if before is None:
+            del os.environ[_MARK]
+        else:
+            os.environ[_MARK] = before
+        assert sweeper.stdin is not None
+        sweeper.stdin.close()
+        sweeper.wait()
+
+
+def sweep(folder: Path) -> None:
+    """End every process that is marked with `folder`, and remove it."""
+    marked = [process for process in psutil.process_iter() if _is_marked(process, folder)]
+    # psutil knows a process by its id and the time it began: one that merely got the same id is never touched.
+    _, alive = psutil.wait_procs(marked, timeout=GRACE_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=GRACE_S)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_marked(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return bool(process.pid != os.getpid() and process.environ().get(_MARK) == str(folder))
+    except psutil.Error:
+        return False
+
+
+def _short_place(prefix: str) -> str:
+    place = tempfile.gettempdir()
+    return place if len(place) + len(prefix) + len("/12345678") <= _PATH_LENGTH else "/tmp"
+
+
+if __name__ == "__main__":
+    sys.stdin.buffer.read()  # until the other end is closed: the block was left, or its process is no more
+    sweep(Path(sys.argv[1]))

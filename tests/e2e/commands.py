@@ -1,0 +1,70 @@
+"""What the end-to-end tests share: the command as a process of its own, and a look at what it left running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SHORT = (
+    "search.trials=3",
+    "load.parameters.ladder.limit=2",
+    "load.parameters.ladder.step_s=0.6",
+    "load.parameters.stairs.steps=1",
+    "load.parameters.stairs.step_s=1.0",
+    "micro.seconds=0.05",
+)
+"""Overrides that make the smoke scenario as short as it can be."""
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "harness", *arguments]
+
+
+def harness(*arguments: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def short(results: Path, run_id: str, *overrides: str) -> list[str]:
+    settings = [part for override in (*SHORT, *overrides) for part in ("--set", override)]
+    return ["run", "scenarios/smoke.toml", "--results", str(results), "--run-id", run_id, *settings]
+
+
+def interrupted(arguments: Sequence[str], said: str, how: signal.Signals) -> tuple[int, str]:
+    """Start a command, send it a signal as soon as it says `said`; its exit status and what it said."""
+    with subprocess.Popen(command(arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if said in line:
+                process.send_signal(how)
+                break
+        told.append(process.stderr.read())
+    assert any(said in line for line in told), "".join(told)
+    return process.returncode, "".join(told)
+
+
+def left_running(results: Path, before: set[int], patience_s: float = 20.0) -> list[str]:
+    """Processes that were not there before and still are, after a moment to die: children, Ray, servers, generators."""
+    marks = (str(results), "harness.server", "harness.targets.null", "locust", "raylet", "gcs_server", "haproxy")
+    deadline_s = time.perf_counter() + patience_s
+    while True:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                line = " ".join(process.cmdline())
+                alive = process.pid not in before and process.status() != psutil.STATUS_ZOMBIE
+            except psutil.Error:
+                continue
+            if alive and process.pid != os.getpid() and any(mark in line for mark in marks) and "pytest" not in line:
+                found.append(line[:200])
+        if not found or time.perf_counter() > deadline_s:
+            return found
+        time.sleep(0.2)

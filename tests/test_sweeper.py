@@ -1,0 +1,56 @@
+"""What was started inside a swept block, and its folder, are gone after it, however it ended."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.sweeper import swept
+
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
+
+OWNER = f"""
+import subprocess, sys, time
+from harness.sweeper import swept
+with swept("test-") as folder:
+    inside = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], start_new_session=True)
+    print(inside.pid, folder, flush=True)
+    time.sleep(300)
+"""
+
+
+def gone(process: psutil.Process, patience_s: float = 30.0) -> bool:
+    deadline_s = time.perf_counter() + patience_s
+    while time.perf_counter() < deadline_s:
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_killed_owner_leaves_neither_process_nor_folder() -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid, folder = owner.stdout.readline().split()
+        inside = psutil.Process(int(pid))
+        owner.kill()
+    assert gone(inside)
+    deadline_s = time.perf_counter() + 30
+    while Path(folder).exists() and time.perf_counter() < deadline_s:
+        time.sleep(0.05)
+    assert not Path(folder).exists()
+
+
+def test_a_block_that_fails_is_swept_and_what_was_there_before_is_not_touched() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]) as outside:
+        with pytest.raises(RuntimeError, match="of the block"), swept("test-") as folder:
+            (folder / "file").touch()
+            inside = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+            raise RuntimeError("of the block")
+        assert not folder.exists()
+        assert inside.wait(timeout=30) == -9
+        assert outside.poll() is None
+        outside.kill()
