@@ -10,6 +10,7 @@ Only where the generator or the server fell more than 1 % short does the measure
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.records.finding import Capacity, Estimate
@@ -83,64 +84,64 @@ def p99_estimate(result: StepResult) -> Estimate:
 def _capacity(ledger: Ledger, cell: Cell, results: Sequence[StepResult]) -> Capacity:
     steps = [result for result in results if result.cell == cell.id]
     reason = _why_not_loaded(ledger, cell)
-    rate, best = _rate([step for step in steps if step.step.mode == "open"], ledger.scenario.load.objective, reason)
+    carried = _carried([step for step in steps if step.step.mode == "open"], ledger.scenario.load.objective, reason)
+    best = carried.step
     return Capacity(
         cell=cell.id,
         candidate=cell.candidate,
         runtime=cell.runtime,
         target=cell.target or "",
         replicas=cell.replicas or 1,
-        rate=rate,
-        p99=p99_estimate(best) if best else Estimate(value=None, unit=Unit.SECONDS, reason=_why_no_p99(rate)),
+        rate=carried.rate,
+        p99=p99_estimate(best) if best else Estimate(value=None, unit=Unit.SECONDS, reason=_why_no_p99(carried.rate)),
         step=best.id if best else None,
-        missed_below_rps=_missed_below(steps, best, ledger.scenario.load.objective),
+        missed_below_rps=carried.missed_below_rps,
         peak=_peak([step for step in steps if step.step.mode == "closed"], reason),
     )
 
 
-def _rate(
-    steps: Sequence[StepResult], objective: Objective | None, not_loaded: str | None
-) -> tuple[Estimate, StepResult | None]:
+@dataclass(frozen=True, slots=True)
+class _Carried:
+    """What the open steps of a cell say together."""
+
+    rate: Estimate
+    step: StepResult | None = None
+    missed_below_rps: float | None = None
+
+
+def _carried(steps: Sequence[StepResult], objective: Objective | None, not_loaded: str | None) -> _Carried:
     if not steps:
-        return _none(not_loaded or "No open step was run."), None
+        return _Carried(_none(not_loaded or "No open step was run."))
     if objective is None:
-        return _none(NO_OBJECTIVE), None
+        return _Carried(_none(NO_OBJECTIVE))
     by_rate = sorted(steps, key=lambda step: step.step.rate_rps or 0.0)
     answers = [met(step, objective) for step in by_rate]
     missed = [step.step.rate_rps or 0.0 for step, answer in zip(by_rate, answers, strict=True) if answer is Met.NO]
     if Met.YES not in answers:
         if Met.UNDECIDED in answers:
-            return _none("No open step had enough samples for a p99, so none can be said to have met it."), None
+            return _Carried(_none("No open step had enough samples for a p99, so none can be said to have met it."))
         lowest = format_number(missed[0], Unit.RPS)
         warning = f"No open step met the objective; the lowest rate tried was {lowest}."
         n = sum(step.planned for step in by_rate)
-        return Estimate(value=0.0, unit=Unit.RPS, low=0.0, high=missed[0], n=n, warnings=(warning,)), None
+        return _Carried(Estimate(value=0.0, unit=Unit.RPS, low=0.0, high=missed[0], n=n, warnings=(warning,)))
     best = max(
         (step for step, answer in zip(by_rate, answers, strict=True) if answer is Met.YES),
         key=lambda step: (offered_rps(step), step.step.number),
     )
     asked = best.step.rate_rps or 0.0
     value = offered_rps(best)
-    above = [rate for rate in missed if rate > asked]
+    above = min((rate for rate in missed if rate > asked), default=None)
+    below = min((rate for rate in missed if rate <= asked), default=None)
     warnings = list(best.warnings)
-    if not above:
-        warnings.append("Capacity is at least this: no step above it missed the objective.")
-    below = _missed_below(steps, best, objective)
     if below is not None:
         at = format_number(below, Unit.RPS)
         warnings.append(f"A step at no higher a rate missed the objective ({at}): the cell is not stable at this rate.")
+    elif above is None:
+        warnings.append("Capacity is at least this: no step above it missed the objective.")
     if value < asked:
         warnings.append(f"The step offered {format_number(asked, Unit.RPS)}; fewer answers arrived in its window.")
-    high = min(above) if above else None
-    return Estimate(value=value, unit=Unit.RPS, low=value, high=high, n=best.planned, warnings=tuple(warnings)), best
-
-
-def _missed_below(steps: Sequence[StepResult], best: StepResult | None, objective: Objective | None) -> float | None:
-    if best is None or objective is None:
-        return None
-    asked = best.step.rate_rps or 0.0
-    rates = (step.step.rate_rps for step in steps if met(step, objective) is Met.NO and step.step.mode == "open")
-    return min((rate for rate in rates if rate is not None and rate <= asked), default=None)
+    rate = Estimate(value=value, unit=Unit.RPS, low=value, high=above, n=best.planned, warnings=tuple(warnings))
+    return _Carried(rate, best, below)
 
 
 def _peak(steps: Sequence[StepResult], not_loaded: str | None) -> Estimate:

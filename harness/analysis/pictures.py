@@ -105,7 +105,7 @@ def candidates(found: Findings) -> Rows | None:
         dots = [_dot(standing.score, "no score")]
         if served:
             capacity = standing.capacity
-            dots.append(_dot(capacity.rate, "none") if capacity else Dot(None, "never loaded"))
+            dots.append(_rate_dot(capacity) if capacity else Dot(None, "never loaded"))
             dots.append(_dot(capacity.p99, "none") if capacity else Dot(None, "never loaded"))
         recommended = standing.candidate == found.ranking.recommended
         rows.append(
@@ -266,7 +266,7 @@ def _open_title(found: Findings) -> str:
     if cell.missed_below_rps is not None:
         missed = format_number(cell.missed_below_rps, Unit.RPS)
         return f"{name} kept p99 within {bound} at {rate}, and missed it at {missed}"
-    if cell.rate.high is None:
+    if cell.is_least:
         return f"{name} keeps p99 within {bound} up to {rate}, the highest rate tried"
     return f"{name} keeps p99 within {bound} up to {rate}, and misses it at {format_number(cell.rate.high, Unit.RPS)}"
 
@@ -294,15 +294,20 @@ def _step_name(step: StepResult, cell: Capacity) -> str:
     return f"{step.step.label} (capacity)" if step.id == cell.step else step.step.label
 
 
+def _rate_dot(capacity: Capacity) -> Dot:
+    # Without ends: what stands in `low` and `high` of a rate is a bracket of what was tried, and no interval.
+    rate = capacity.rate.value
+    if rate is None:
+        return Dot(None, "none")
+    return Dot(rate, f"{'≥ ' if capacity.is_least else ''}{format_number(rate, Unit.RPS)}")
+
+
 def _dot(estimate: Estimate, missing: str) -> Dot:
     if estimate.value is None:
         return Dot(None, missing)
     # Ticks of the seconds axis count milliseconds; what stands beside the dot has its own unit.
     scale = 1e3 if estimate.unit is Unit.SECONDS else 1.0
     text = format_number(estimate.value, estimate.unit)
-    if estimate.unit is Unit.RPS:
-        least = "≥ " if estimate.high is None and estimate.value > 0 else ""
-        return Dot(estimate.value, least + text)
     ends = [None if end is None else scale * end for end in (estimate.low, estimate.high)]
     return Dot(scale * estimate.value, text, ends[0], ends[1])
 

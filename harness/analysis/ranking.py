@@ -278,7 +278,7 @@ def _sentence(chosen: _Contender, leader: _Contender | None, objective: Objectiv
 def _carried(best: Capacity, objective: Objective, on: str = "") -> str:
     """The rate with the p99 that carries it, and what speaks against it."""
     below = best.missed_below_rps
-    least = "at least " if best.rate.high is None and below is None else ""
+    least = "at least " if best.is_least else ""
     though = "" if below is None else f", though not steadily: a step at {format_number(below, Unit.RPS)} missed it"
     return (
         f"carries {least}{format_number(best.rate.value, Unit.RPS)}{on} with p99 "

@@ -177,16 +177,21 @@ def _headlines(found: Findings) -> tuple[Headline, ...]:
         ),
     ]
     return tuple(
-        Headline(name=name, label=label, note=_note(name, figure), **dict(figure)) for name, label, figure in figures
+        Headline(name=name, label=label, note=_note(name, figure, cell), **dict(figure))
+        for name, label, figure in figures
     )
 
 
-def _note(name: str, figure: Estimate) -> str:
+def _note(name: str, figure: Estimate, cell: Capacity | None) -> str:
     if figure.value is None:
         return figure.reason or ""
-    if name == "capacity_rps":
-        if figure.high is None:
+    if name == "capacity_rps" and cell is not None:
+        if cell.is_least:
             return "at least: no step above it missed the objective"
+        if cell.missed_below_rps is not None:
+            return f"not steadily: missed at {format_bound(cell.missed_below_rps, figure.unit)}"
+        if figure.high is None:
+            return ""
         return f"met here, missed at {format_bound(figure.high, figure.unit)}"
     if figure.low is not None and figure.high is not None:
         return f"95 %: {format_number(figure.low, figure.unit)} to {format_number(figure.high, figure.unit)}"

@@ -45,6 +45,11 @@ class Capacity(Frozen):
     peak: Estimate
     """Highest throughput of a closed step: no objective holds there."""
 
+    @property
+    def is_least(self) -> bool:
+        """The rate is a lower bound: it was met, and neither above nor below it was the objective missed."""
+        return bool(self.rate.value) and self.rate.high is None and self.missed_below_rps is None
+
 
 class Standing(Frozen):
     """One candidate, as served in its best cell, at its place in the ranking."""

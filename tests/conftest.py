@@ -9,7 +9,7 @@ import pytest
 from harness.analysis.document import document
 from harness.records.finding import Document
 
-_FILE = Path(__file__).parents[1] / "ledgers.py"
+_FILE = Path(__file__).with_name("ledgers.py")
 
 
 @pytest.fixture(scope="session")
