@@ -15,12 +15,13 @@ from harness.clock import SystemClock
 from harness.engines.optuna_search import OptunaSearch
 from harness.engines.random_search import RandomSearch
 from harness.ports import Engine, Problem
+from harness.ray_session import ray_session
 from harness.records.candidate import Configuration, Evaluated, Trial
 from harness.records.run import Host, Run
 from harness.records.scenario import DataPlan, Scenario, SearchPlan, cells
 from harness.space.families import families_for
 from harness.stages.data import load_table
-from harness.stages.fleet import RayFleet, ray_session
+from harness.stages.fleet import RayFleet
 from harness.stages.search import search
 from harness.stages.worker import Worker
 from harness.store.database import Database

@@ -4,7 +4,6 @@
 times a candidate of a run on rows of its own. Inside a run the harness calls the same code.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,14 @@ import numpy as np
 import pytest
 
 from harness.errors import NotConvertibleError
-from harness.plugins import installed, plugin
 from harness.ports import Predictor
 from harness.process import die_with_parent
-from harness.records.candidate import Artifact, Candidate
+from harness.records.candidate import Candidate
 from harness.records.rows import Batch
 from harness.records.scenario import DataPlan
 from harness.serving.protocol import decode_request
-from harness.store.bundle import artifact_path, read_bundle, write_bundle
+from harness.stages.export import exported, loaded
+from harness.store.bundle import read_bundle, write_bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +33,13 @@ class Subject:
     def predictor(self, runtime: str) -> Predictor:
         """The candidate, loaded; skips the benchmark where it has no such form."""
         try:
-            path = artifact_path(self.bundle, self.candidate, runtime)
+            return loaded(self.bundle, runtime)[1]
         except NotConvertibleError as reason:
             pytest.skip(str(reason))
-        loaded: Predictor = plugin("runtimes", runtime).load(path, self.candidate.signature)
-        return loaded
 
     def batch(self, count: int) -> Batch:
         """`count` rows; those at hand over and over where there are fewer."""
-        which = np.arange(count) % len(self.rows)
-        return Batch(self.rows.numbers[which], self.rows.texts[which])
+        return self.rows.take(np.arange(count) % len(self.rows))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,12 +76,7 @@ def _forest(bundle: Path) -> Subject:
     pipeline = build(configuration, table.signature, seed=1)
     pipeline.fit(table.frame.iloc[table.train], table.target[table.train])
     rows = to_batch(table.frame.iloc[table.holdout], table.signature.columns)
-    files, artifacts = {}, []
-    for name in installed("runtimes"):
-        runtime = plugin("runtimes", name)
-        data = files[runtime.artifact] = runtime.export(pipeline, table.signature, rows)
-        digest = hashlib.sha256(data).hexdigest()
-        artifacts.append(Artifact(runtime=name, file=runtime.artifact, sha256=digest, size_bytes=len(data)))
+    files, artifacts = exported(pipeline, table.signature, rows)
     candidate = Candidate(
         id="forest",
         origin="baseline",
@@ -94,7 +85,7 @@ def _forest(bundle: Path) -> Subject:
         fit_s=0.0,
         signature=table.signature,
         metric="roc_auc",
-        artifacts=tuple(artifacts),
+        artifacts=artifacts,
     )
     write_bundle(bundle, candidate, files)
     return Subject(bundle, candidate, rows)

@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.errors import ExitCode, HarnessError, UsageError
-from harness.plugins import plugin
-from harness.ports import Predictor, Runtime
-from harness.process import BACKLOG, LOOPBACK, announce_ready, die_with_parent
-from harness.records.candidate import Candidate
+from harness.process import BACKLOG, announce_ready, die_with_parent
 from harness.serving.app import Application
 from harness.serving.app import application as application_of
 from harness.serving.protocol import BadRequestError, request_reader, response_writer
-from harness.store.bundle import artifact_path, read_bundle
+from harness.stages.export import loaded
 
 KEEP_ALIVE_S = 3600
 """A connection that idles is kept: at a low rate a load generator's pool would otherwise find its connections closed
@@ -33,7 +30,7 @@ def application(bundle: Path, runtime: str, model: str) -> Application:
 
     Raises UsageError, IntegrityError or NotConvertibleError.
     """
-    candidate, predict = _loaded(Path(bundle), runtime)
+    candidate, predict = loaded(Path(bundle), runtime)
     return application_of(predict, candidate.signature, model)
 
 
@@ -53,15 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(ExitCode.GOOD)
 
 
-def _loaded(bundle: Path, runtime: str) -> tuple[Candidate, Predictor]:
-    candidate = read_bundle(bundle)
-    artifact = artifact_path(bundle, candidate, runtime)
-    made: Runtime = plugin("runtimes", runtime)
-    return candidate, made.load(artifact, candidate.signature)
-
-
 def _predict(bundle: Path, runtime: str, model: str | None) -> int:
-    candidate, predict = _loaded(bundle, runtime)
+    candidate, predict = loaded(bundle, runtime)
     try:
         request = request_reader(candidate.signature)(sys.stdin.buffer.read())
     except BadRequestError as error:
@@ -96,17 +86,8 @@ def _serve(given: argparse.Namespace) -> None:
         timeout_graceful_shutdown=1,
         server_header=False,
     )
-    with _listening(given) as sock:
+    with socket.socket(fileno=given.fd) as sock:
         Server(settings).run(sockets=[sock])
-
-
-def _listening(given: argparse.Namespace) -> socket.socket:
-    if given.fd is not None:
-        return socket.socket(fileno=given.fd)
-    try:
-        return socket.create_server((LOOPBACK, given.port), backlog=BACKLOG)
-    except OSError as error:
-        raise UsageError(f"Cannot listen on {LOOPBACK}:{given.port}: {error}. Choose another port.") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,9 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--runtime", required=True, help="how it computes")
     serve.add_argument("--model", required=True, help="name under /v2/models/")
     predict.add_argument("--model", help="name in the answer; left out, the candidate's id")
-    where = serve.add_mutually_exclusive_group(required=True)
-    where.add_argument("--fd", type=int, help="an inherited socket that listens already")
-    where.add_argument("--port", type=int, help="a port on the loopback interface")
+    serve.add_argument("--fd", type=int, required=True, help="an inherited socket that listens already")
     serve.add_argument("--ready-fd", type=int, help="an inherited pipe that is told when requests are answered")
     return parser
 

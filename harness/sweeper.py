@@ -2,7 +2,8 @@
 
 In: the beginning of a folder's name. Out: `swept`, a block with a new temporary folder. However the block ends, also by
 SIGKILL, a small process of ours outlives it, ends what was started inside (known by a mark in its environment, which
-children inherit), and removes the folder. Ray needs it: its agents idle for a minute after their driver was killed.
+children inherit, or by writing to a file of the folder), and removes the folder. Ray needs it: its agents idle for a
+minute after their driver was killed.
 """
 
 import contextlib
@@ -17,8 +18,9 @@ from pathlib import Path
 import psutil
 
 GRACE_S = 5.0
-"""How long marked processes have to end by themselves, after which they are killed."""
+"""How long those processes have to end by themselves, after which they are killed."""
 
+_ROUNDS_AT_MOST = 20
 _MARK = "HARNESS_SWEPT"
 _PATH_LENGTH = 40
 """Ray puts sockets some 66 characters below its folder, and a socket's path must stay under 108."""
@@ -53,20 +55,35 @@ def swept(prefix: str) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """End every process that is marked with `folder`, and remove it."""
-    marked = [process for process in psutil.process_iter() if _is_marked(process, folder)]
-    # psutil knows a process by its id and the time it began: one that merely got the same id is never touched.
-    _, alive = psutil.wait_procs(marked, timeout=GRACE_S)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=GRACE_S)
+    """End every process that belongs to `folder`, and remove it."""
+    grace_s = GRACE_S
+    for _ in range(_ROUNDS_AT_MOST):
+        # Looked for again after each round: a proxy that was starting its successor has one more by now.
+        ours = [process for process in psutil.process_iter() if _belongs(process, folder)]
+        if not ours:
+            break
+        # psutil knows a process by its id and the time it began: one that merely got the same id is never touched.
+        _, alive = psutil.wait_procs(ours, timeout=grace_s)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=GRACE_S)
+        grace_s = 0.0
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_marked(process: psutil.Process, folder: Path) -> bool:
+def _belongs(process: psutil.Process, folder: Path) -> bool:
+    """Whether it carries the mark in its environment, or writes to a file of the folder.
+
+    The second, because a process that gives itself a long title, as Ray's agents do, writes it over its environment.
+    """
+    if process.pid in (os.getpid(), os.getppid()):
+        return False  # the owner writes there too, and goes on
     try:
-        return bool(process.pid != os.getpid() and process.environ().get(_MARK) == str(folder))
+        if process.environ().get(_MARK) == str(folder):
+            return True
+        written = (file.path for file in process.open_files() if getattr(file, "mode", "r") != "r")
+        return any(Path(path).is_relative_to(folder) for path in written)
     except psutil.Error:
         return False
 

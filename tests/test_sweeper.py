@@ -54,3 +54,23 @@ def test_a_block_that_fails_is_swept_and_what_was_there_before_is_not_touched() 
         assert inside.wait(timeout=30) == -9
         assert outside.poll() is None
         outside.kill()
+
+
+WRITER = "import sys, time; file = open(sys.argv[1], sys.argv[2]); print('open', flush=True); time.sleep(300)"
+
+
+@pytest.mark.parametrize(("mode", "swept_too"), [("w", True), ("r", False)])
+def test_a_process_without_its_mark_is_known_by_what_it_writes_and_a_mere_reader_is_left(
+    mode: str, swept_too: bool
+) -> None:
+    with swept("test-") as folder:
+        file = folder / "log"
+        file.touch()
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(file), mode], stdout=subprocess.PIPE, env={"PATH": "/usr/bin"}
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+    assert (process.poll() is not None) is swept_too
+    process.kill()
+    process.communicate()

@@ -5,38 +5,29 @@ Out: `Document`, which the exporters turn into bytes. The same records give the 
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from harness.analysis import load_tables, tables
 from harness.analysis.findings import Findings, findings
 from harness.analysis.reduce import reduce_step
 from harness.analysis.summary import summary
-from harness.errors import IntegrityError
 from harness.records.finding import Chart, Document, Section, Table
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
 from harness.stats.quantile import sample_floor
-from harness.store.exchanges import read_exchanges
-from harness.store.files import sha256_of
+from harness.store.exchanges import read_exchanges, refuse_altered
 from harness.store.runs import RunFolder
 from harness.units import Unit, format_bound
 
 
-def read_steps(run_folder: Path, ledger: Ledger) -> tuple[StepResult, ...]:
+def read_steps(folder: RunFolder, ledger: Ledger) -> tuple[StepResult, ...]:
     """Every recorded step, reduced; only one step's exchanges are in memory at a time.
 
     Raises IntegrityError where a step's file is missing or not what it was when it was written.
     """
-    folder = RunFolder(run_folder)
     results = []
     for entry in ledger.steps:
         path = folder.exchanges(entry.id)
-        if not path.is_file() or sha256_of(path) != entry.exchanges_sha256:
-            what = "has changed since it was written" if path.is_file() else "is missing"
-            raise IntegrityError(
-                f"The exchanges of a step, {path}, are not what the run recorded: the file {what}. Restore it from a "
-                "copy, or run the scenario again; a report is not made from altered measurements."
-            )
+        refuse_altered(path, entry.exchanges_sha256)
         results.append(reduce_step(entry, read_exchanges(path)))
     return tuple(results)
 

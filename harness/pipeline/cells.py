@@ -5,25 +5,26 @@ that fails for a reason of its own (nothing found, not convertible, a failed che
 not the end of the run. Any other error ends the run, and the cell is begun anew when it is resumed.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from harness.analysis.ranking import failed_checks
 from harness.analysis.reduce import reduce_step, rung
 from harness.clock import Clock
 from harness.errors import InfrastructureError, NotConvertibleError
 from harness.pipeline.plan import steps
-from harness.plugins import installed, plugin
-from harness.ports import Predictor, Problem, Runtime, Servable, Target
-from harness.records.candidate import Artifact, Candidate, Check, Configuration, Endpoint, Trial
+from harness.plugins import plugin
+from harness.ports import Predictor, Problem, Servable, Target
+from harness.records.candidate import Candidate, Check, Configuration, Trial
 from harness.records.ledger import Ledger, StepEntry
 from harness.records.load import Rung, Step
-from harness.records.rows import Batch
+from harness.records.rows import Batch, Prediction
 from harness.records.run import Cause, Host
 from harness.records.scenario import BASELINE, Cell, Metric, Scenario
 from harness.serving.protocol import encode_request
@@ -31,19 +32,19 @@ from harness.space.families import baseline
 from harness.space.preprocess import to_batch
 from harness.space.score import default_metric, predict, refuse_unfit
 from harness.stages.data import Table
-from harness.stages.load import generator
+from harness.stages.export import exported, loaded
+from harness.stages.load import Generator, generator
 from harness.stages.micro import micro_benchmarks
 from harness.stages.search import SearchFleet, best, fit_candidate, search
 from harness.stages.validate import (
     Connection,
-    Judged,
     parity_check,
     quality_checks,
     reload_check,
     request_bodies,
     wire_check,
 )
-from harness.store.bundle import artifact_path, read_bundle, write_bundle
+from harness.store.bundle import write_bundle
 from harness.store.database import Database
 from harness.store.exchanges import write_exchanges
 from harness.store.runs import RunFolder
@@ -121,7 +122,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     pipeline = fit_candidate(configuration, table, seed)
     fit_s = work.clock.monotonic_s() - started_s
     batch = holdout_batch(table)
-    files, artifacts = _exported(pipeline, work, _rows(batch, _SAMPLE_ROWS))
+    files, artifacts = exported(pipeline, table.signature, batch.take(slice(_SAMPLE_ROWS)))
     digest = hashlib.sha256(repr((cell.id, table.sha256, sorted(configuration.items()))).encode()).hexdigest()
     candidate = Candidate(
         id=f"{origin}-{digest[:8]}",
@@ -136,47 +137,45 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     bundle = work.folder.candidate(candidate.id)
     write_bundle(bundle, candidate, files)
     work.database.record(cell.id, candidate)
-    judged = Judged(
-        origin=origin,
-        signature=table.signature,
-        metric=metric,
-        truth=np.asarray(table.target[table.holdout], dtype=np.float64),
-        answers=predict(pipeline, table.frame.iloc[table.holdout], table.signature.task),
-        batch=batch,
-    )
     work.tell(f"checking {origin}")
-    for check in _checks(work, judged, bundle, candidate):
+    answers = predict(pipeline, table.frame.iloc[table.holdout], table.signature.task)
+    for check in _checks(work, candidate, bundle, batch, answers):
         work.database.record(cell.id, check)
     return Told()
 
 
 def serve_cell(work: Work, cell: Cell) -> Told:
     """One candidate on one target: deployed, checked over the wire, loaded, and taken down."""
-    plan = work.scenario.load
-    log = work.folder.logs / f"{cell.id}.server.log"
     target: Target = plugin("targets", str(cell.target), cell.parameters)
-    ledger = work.database.ledger()
-    bundle, candidate, loaded = _servable(work, ledger, cell)
+    candidate, predict = _to_serve(work, cell)
     servable = Servable(
         entry=SERVER,
-        bundle=bundle,
+        bundle=work.folder.candidate(candidate.id) if candidate is not None else None,
         runtime=cell.runtime,
         model=MODEL,
         replicas=cell.replicas or 1,
         cores=work.host.target_cores,
-        log=log,
+        log=work.folder.logs / f"{cell.id}.server.log",
     )
     batch = holdout_batch(work.table)
+    payloads = request_bodies(batch, work.table.signature, work.scenario.load.rows)[:_PAYLOADS_AT_MOST]
+    expected = None
     work.tell("starting the server")
-    with target.serve(servable) as endpoint:
-        expected = None
-        payloads = request_bodies(batch, work.table.signature, plan.rows)[:_PAYLOADS_AT_MOST]
-        if candidate is not None and loaded is not None:
+    with contextlib.ExitStack() as stack:
+        with _blamed_on(Cause.TARGET, work):
+            endpoint = stack.enter_context(target.serve(servable))
+        if candidate is not None and predict is not None:
             work.tell("checking the answers over the wire")
-            _check_wire(work, cell, candidate, batch, endpoint, loaded)
+            check = wire_check(candidate, batch, predict, str(cell.runtime), str(cell.target), endpoint)
+            work.database.record(cell.id, check)
+            if not check.passed:
+                raise CellFailedError(Cause.CHECK_FAILED, check.detail)
             with Connection(endpoint) as connection:
                 expected = [connection.infer(payload) for payload in payloads]
-        _drive(work, cell, endpoint, payloads, expected)
+        with _blamed_on(Cause.GENERATOR, work):
+            plan, folder = work.scenario.load, work.folder.logs / "load" / cell.id
+            load = stack.enter_context(generator(endpoint, payloads, expected, plan, work.host.generator_cores, folder))
+        _drive(work, cell, load)
     return Told(startup_s=endpoint.startup_s, notes=endpoint.notes)
 
 
@@ -187,10 +186,8 @@ def micro_cell(work: Work, cell: Cell) -> Told:
     rows = encode_request(holdout_batch(work.table), candidate.signature)
     seconds, cores = work.scenario.micro.seconds, work.host.target_cores
     work.tell("timing prediction and encoding")
-    try:
+    with _blamed_on(Cause.BENCHMARK, work):
         results = micro_benchmarks(cell.id, candidate, rows, bundle, seconds, cores, folder)
-    except InfrastructureError as error:
-        raise CellFailedError(Cause.BENCHMARK, str(error)) from error
     for result in results:
         work.database.record(cell.id, result)
     return Told()
@@ -208,72 +205,56 @@ def holdout_batch(table: Table) -> Batch:
     return to_batch(table.frame.iloc[table.holdout], table.signature.columns)
 
 
-def load_runtime(bundle: Path, runtime: str) -> Predictor:
-    """A candidate of a bundle, loaded in this process, its digests verified."""
-    candidate = read_bundle(bundle)
-    made: Runtime = plugin("runtimes", runtime)
-    return made.load(artifact_path(bundle, candidate, runtime), candidate.signature)
-
-
-def _drive(
-    work: Work, cell: Cell, endpoint: Endpoint, payloads: Sequence[bytes], expected: Sequence[bytes] | None
-) -> None:
+def _drive(work: Work, cell: Cell, load: Generator) -> None:
     """Walk the shapes of load, a step at a time, keeping each before the next."""
-    plan, cores = work.scenario.load, work.host.generator_cores
-    folder = work.folder.logs / "load" / cell.id
-    with generator(endpoint, payloads, expected, plan, cores, folder) as load:
 
-        def drive(step: Step) -> Rung:
-            work.tell(f"{step.shape}: {step.label}")
+    def drive(step: Step) -> Rung:
+        work.tell(f"{step.shape}: {step.label}")
+        with _blamed_on(Cause.GENERATOR, work):
             columns = load.drive(step)
-            step_id = f"{cell.id}-{step.number:02d}"
-            digest = write_exchanges(work.folder.exchanges(step_id), columns)
-            entry = StepEntry(id=step_id, cell=cell.id, step=step, exchanges_sha256=digest)
-            work.database.record(cell.id, entry)
-            return rung(reduce_step(entry, columns))
+        step_id = f"{cell.id}-{step.number:02d}"
+        digest = write_exchanges(work.folder.exchanges(step_id), columns)
+        entry = StepEntry(id=step_id, cell=cell.id, step=step, exchanges_sha256=digest)
+        work.database.record(cell.id, entry)
+        return rung(reduce_step(entry, columns))
 
-        for _ in steps(plan, drive):
-            pass
+    for _ in steps(work.scenario.load, drive):
+        pass
 
 
-def _checks(work: Work, judged: Judged, bundle: Path, candidate: Candidate) -> list[Check]:
+@contextlib.contextmanager
+def _blamed_on(cause: Cause, work: Work) -> Iterator[None]:
+    """What the machine does not do in here is the cell's failure, for this cause, and not the end of the run.
+
+    One target that does not start must not cost all that was measured before. What the run itself stands on, its
+    database and its disk, is written outside such blocks.
+    """
+    try:
+        yield
+    except InfrastructureError as error:
+        raise CellFailedError(cause, str(error).replace(f"{work.folder.path}/", "")) from error
+
+
+def _checks(work: Work, candidate: Candidate, bundle: Path, batch: Batch, answers: Prediction) -> list[Check]:
     """Everything that can be checked without a server; the fresh processes start up while this one resamples rows."""
+    table, scenario = work.table, work.scenario
     runtimes = [artifact.runtime for artifact in candidate.artifacts if artifact.file is not None]
-    answers = {runtime: load_runtime(bundle, runtime)(judged.batch) for runtime in runtimes}
+    again = {runtime: loaded(bundle, runtime)[1](batch) for runtime in runtimes}
     with ThreadPoolExecutor() as pool:
-        reloaded = [pool.submit(reload_check, judged, SERVER, bundle, name, answers[name]) for name in runtimes]
-        train_truth = np.asarray(work.table.target[work.table.train], dtype=np.float64)
-        checks = quality_checks(judged, train_truth, work.scenario.expect, work.scenario.data.seed)
-        checks += [parity_check(judged, name, answers[name]) for name in runtimes]
+        reloaded = [pool.submit(reload_check, candidate, batch, again[name], name, SERVER, bundle) for name in runtimes]
+        truth, train_truth = (np.asarray(table.target[rows], dtype=np.float64) for rows in (table.holdout, table.train))
+        checks = quality_checks(candidate, truth, answers, train_truth, scenario.expect, scenario.data.seed)
+        checks += [parity_check(candidate, answers, again[name], name) for name in runtimes]
         return checks + [check.result() for check in reloaded]
 
 
-def _check_wire(
-    work: Work, cell: Cell, candidate: Candidate, batch: Batch, endpoint: Endpoint, loaded: Predictor
-) -> None:
-    table = work.table
-    judged = Judged(
-        origin=candidate.origin,
-        signature=table.signature,
-        metric=candidate.metric,
-        truth=np.asarray(table.target[table.holdout], dtype=np.float64),
-        answers=loaded(batch),
-        batch=batch,
-    )
-    check = wire_check(judged, endpoint, str(cell.runtime), str(cell.target), loaded)
-    work.database.record(cell.id, check)
-    if not check.passed:
-        raise CellFailedError(Cause.CHECK_FAILED, check.detail)
-
-
-def _servable(work: Work, ledger: Ledger, cell: Cell) -> tuple[Path | None, Candidate | None, Predictor | None]:
-    """The bundle to serve, its candidate, and the same loaded here; nothing for a target that serves its own."""
+def _to_serve(work: Work, cell: Cell) -> tuple[Candidate, Predictor] | tuple[None, None]:
+    """The candidate of a cell, loaded here too; nothing for a target that serves its own."""
     if cell.candidate is None:
-        return None, None, None
-    candidate = _checked_candidate(ledger, cell.candidate, str(cell.runtime))
-    bundle = work.folder.candidate(candidate.id)
+        return None, None
+    candidate = _checked_candidate(work.database.ledger(), cell.candidate, cell.runtime)
     try:
-        return bundle, candidate, load_runtime(bundle, str(cell.runtime))
+        return loaded(work.folder.candidate(candidate.id), str(cell.runtime))
     except NotConvertibleError as error:
         raise CellFailedError(Cause.NOT_CONVERTIBLE, str(error)) from error
 
@@ -286,18 +267,10 @@ def _checked_candidate(ledger: Ledger, origin: str, runtime: str | None = None) 
         failures = [result.failure for result in ledger.results if result.id in ours and result.failure]
         reason = failures[0].message if failures else "it was not made"
         raise CellFailedError(Cause.ENGINE_NO_MODEL, f"there is no candidate {origin}: {reason}")
-    broken = [check for check in ledger.checks if _speaks_of(check, origin, runtime) and not check.passed]
-    if broken:
-        raise CellFailedError(Cause.CHECK_FAILED, f"{origin} failed {broken[0].name}: {broken[0].detail}")
+    failed = failed_checks(ledger, origin, runtime)
+    if failed:
+        raise CellFailedError(Cause.CHECK_FAILED, f"{origin} failed {failed[0]}")
     return found
-
-
-def _speaks_of(check: Check, origin: str, runtime: str | None) -> bool:
-    return (
-        check.candidate == origin
-        and check.target is None
-        and (check.runtime is None or (runtime is not None and check.runtime == runtime))
-    )
 
 
 def _best_of(ledger: Ledger, engine: str, metric: Metric) -> tuple[Configuration, float | None]:
@@ -306,23 +279,6 @@ def _best_of(ledger: Ledger, engine: str, metric: Metric) -> tuple[Configuration
     if leading is None:
         raise CellFailedError(Cause.ENGINE_NO_MODEL, f"no trial of {engine} succeeded")
     return leading.evaluated.configuration, leading.evaluated.score
-
-
-def _exported(pipeline: Any, work: Work, sample: Batch) -> tuple[dict[str, bytes], tuple[Artifact, ...]]:
-    """The candidate's form in every runtime that is installed, or the reason why it has none."""
-    files: dict[str, bytes] = {}
-    artifacts = []
-    for name in installed("runtimes"):
-        runtime: Runtime = plugin("runtimes", name)
-        try:
-            data = runtime.export(pipeline, work.table.signature, sample)
-        except NotConvertibleError as error:
-            artifacts.append(Artifact(runtime=name, reason=str(error)))
-            continue
-        files[runtime.artifact] = data
-        digest = hashlib.sha256(data).hexdigest()
-        artifacts.append(Artifact(runtime=name, file=runtime.artifact, sha256=digest, size_bytes=len(data)))
-    return files, tuple(artifacts)
 
 
 def _shown(trial: Trial, metric: Metric) -> str:
@@ -335,7 +291,3 @@ def _no_model(trials: Sequence[Trial]) -> str:
     if not causes:
         return "no trial ended within the time given"
     return f"none of {len(trials)} trials succeeded; the first failed by {causes[0].cause}: {causes[0].message}"
-
-
-def _rows(batch: Batch, count: int) -> Batch:
-    return Batch(batch.numbers[:count], batch.texts[:count])

@@ -22,7 +22,7 @@ def read_document(folder: RunFolder) -> Document:
     """Everything there is to say of a run."""
     with Database.open(folder.database) as database:
         ledger = database.ledger()
-    return document(ledger, read_steps(folder.path, ledger))
+    return document(ledger, read_steps(folder, ledger))
 
 
 def write_report(folder: RunFolder, formats: Sequence[str] = ()) -> Document:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import harness
 from harness.clock import Clock
-from harness.errors import ExitCode, InfrastructureError, IntegrityError, UsageError
+from harness.errors import ExitCode, IntegrityError, UsageError
 from harness.pipeline.cells import (
     CellFailedError,
     Told,
@@ -27,13 +27,14 @@ from harness.pipeline.cells import (
 from harness.pipeline.plan import Plan, resolved
 from harness.pipeline.report import write_report
 from harness.ports import Problem
+from harness.ray_session import ray_session
 from harness.records.finding import Answer, Document
 from harness.records.ledger import Ledger
-from harness.records.run import INFRASTRUCTURE, Cause, CellResult, CellState, Failure, Progress, Run
+from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Run
 from harness.records.scenario import Cell
 from harness.space.families import families_for
 from harness.stages.data import Table, load_table
-from harness.stages.fleet import RayFleet, ray_session
+from harness.stages.fleet import RayFleet
 from harness.stages.host import fingerprint
 from harness.store.database import Database
 from harness.store.files import write_atomically
@@ -204,11 +205,6 @@ def _done(work: Work, cell: Cell, do: Callable[[Work, Cell], Told]) -> None:
         told = do(work, cell)
     except CellFailedError as error:
         failure = Failure.of(error.cause, str(error))
-    except InfrastructureError as error:
-        if cell.kind != "serve":
-            raise
-        # One target that does not start is a row of the report, not the loss of all that was measured before.
-        failure = Failure.of(Cause.TARGET, str(error).replace(f"{work.folder.path}/", ""))
     work.database.finish(
         CellResult(
             id=cell.id,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from harness.errors import IntegrityError
 from harness.store.bundle import read_bundle
 from harness.store.database import Database
-from harness.store.files import sha256_of
+from harness.store.exchanges import refuse_altered
 from harness.store.runs import RunFolder
 
 
@@ -23,11 +23,7 @@ def verified(folder: RunFolder) -> Iterator[str]:
         raise IntegrityError(f"{folder.scenario} is not the scenario that was run.")
     yield f"{folder.scenario}: unchanged"
     for entry in ledger.steps:
-        path = folder.exchanges(entry.id)
-        if not path.is_file():
-            raise IntegrityError(f"{path} is missing.")
-        if sha256_of(path) != entry.exchanges_sha256:
-            raise IntegrityError(f"{path} was changed since it was written.")
+        refuse_altered(folder.exchanges(entry.id), entry.exchanges_sha256)
     yield f"exchanges of {len(ledger.steps)} steps: unchanged"
     for candidate in ledger.candidates:
         stored = read_bundle(folder.candidate(candidate.id))

@@ -5,9 +5,12 @@ the hot path: a request of numbers becomes one matrix without a DataFrame, and O
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Rows: TypeAlias = slice | NDArray[np.intp]
 
 MISSING_TEXT = ""
 """What a hole in a category column becomes; an empty text is a hole too."""
@@ -28,6 +31,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def take(self, rows: Rows) -> "Batch":
+        """Some of the rows: a slice, or their positions, of which any may come again."""
+        return Batch(self.numbers[rows], self.texts[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -39,3 +46,7 @@ class Prediction:
 
     values: NDArray[np.float64]
     probabilities: NDArray[np.float64] | None
+
+    def take(self, rows: Rows) -> "Prediction":
+        """The answers to some of the rows."""
+        return Prediction(self.values[rows], None if self.probabilities is None else self.probabilities[rows])

@@ -1,4 +1,4 @@
-"""The fleet: Ray, for as long as it is needed, and its actors, which fit and score what an engine asks for.
+"""The fleet: Ray actors, which fit and score what an engine asks for.
 
 In: a table and a problem. Out: evaluations as they finish, within a budget that is kept.
 
@@ -7,24 +7,16 @@ call and not a process. Ray Tune was rejected: a trial that does nothing costs i
 actor for each.
 """
 
-import contextlib
-import logging
-import os
-import secrets
-import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 from harness.clock import Clock
 from harness.errors import InfrastructureError
 from harness.ports import Problem, Workbench
-from harness.process import own_signals
 from harness.records.candidate import Configuration, Evaluated
 from harness.records.run import Cause, Failure
 from harness.stages.data import Table, fold_rows
 from harness.stages.worker import Worker
-from harness.sweeper import swept
 
 GRACE_S = 2.0
 GRACE_SHARE = 0.1
@@ -34,81 +26,7 @@ LOST_PER_WORKER = 3
 """Workers may be replaced so often per worker of the fleet; then something is wrong that a new one does not cure."""
 
 _START_TIMEOUT_S = 120.0
-_CONNECT_TIMEOUT_S = 10.0
 _WATCH_TIMEOUT_S = 1.0
-_OBJECT_STORE_BYTES = 256 * 2**20
-_REASON_LENGTH = 600
-
-
-@contextlib.contextmanager
-def ray_session(workers: int, address: str | None = None) -> Iterator[None]:
-    """Ray, for as long as the block lasts: its own on this machine, or the cluster at `address`.
-
-    A cluster that RAY_ADDRESS names is left alone: a benchmark runs where it was told to. Of our own, nothing is left
-    afterwards, neither process nor file. Raises InfrastructureError with the reason where Ray does not start.
-    """
-    if address is not None:
-        _refuse_silent(address)
-    with contextlib.ExitStack() as stack:
-        folder = None if address else stack.enter_context(swept("harness-"))
-        stack.enter_context(_environment(_SETTINGS))
-        stack.callback(_shut_down)
-        if folder is not None and not any(name in os.environ for name in _TOKEN_SETTINGS):
-            # Ray's ports are open on every interface, and it reads once per process what guards them: a secret of
-            # this process, instead of the file in the home folder that it would make.
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        _start(workers, address, folder)
-        yield
-
-
-def _start(workers: int, address: str | None, folder: Path | None) -> None:
-    own: dict[str, Any] = {
-        "num_cpus": workers,
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-        "_node_ip_address": "127.0.0.1",
-        "_temp_dir": str(folder),
-    }
-    import ray
-
-    # Its first words are spoken before it knows that it is to be quiet.
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        with own_signals():
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **(own if folder is not None else {}),
-            )
-    except Exception as error:
-        where = f"at {address}" if address else "on this machine"
-        reason = " ".join(str(error).split())
-        raise InfrastructureError(
-            f"Ray did not start {where}: {reason[:_REASON_LENGTH]}. Check the address, the free memory, and the free "
-            "space in the temporary folder."
-        ) from error
-
-
-def _refuse_silent(address: str) -> None:
-    """Ask whether anything listens at HOST:PORT: Ray itself would go on asking for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():
-        return
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S):
-            return
-    except OSError as error:
-        raise InfrastructureError(
-            f"No Ray cluster answers at {address} ({error}): check the address, and that the cluster is up."
-        ) from None
-
-
-def _shut_down() -> None:
-    import ray
-
-    with own_signals():
-        ray.shutdown()
 
 
 class RayFleet:
@@ -297,32 +215,6 @@ class RayFleet:
         except ray.exceptions.RayError:
             return {}
         return running
-
-
-_SETTINGS: Mapping[str, str] = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # `uv run` would have every worker build an environment of its own.
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    # Ray announces what it will do about GPUs one day; nothing here uses one.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
-
-_TOKEN_SETTINGS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-
-
-@contextlib.contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _grace_s(problem: Problem) -> float:

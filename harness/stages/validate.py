@@ -9,7 +9,6 @@ import subprocess
 import sys
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -19,9 +18,9 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from harness.errors import HarnessError
 from harness.ports import Predictor
-from harness.records.candidate import MINIMISED, Check, CheckName, Endpoint, Signature
+from harness.records.candidate import MINIMISED, Candidate, Check, CheckName, Endpoint, Signature
 from harness.records.rows import Batch, Prediction
-from harness.records.scenario import ExpectPlan, Metric
+from harness.records.scenario import ExpectPlan
 from harness.serving.protocol import decode_response, encode_request
 from harness.space.score import score
 from harness.units import Unit, format_number
@@ -50,96 +49,96 @@ _REQUEST_TIMEOUT_S = 30.0
 _PROCESS_TIMEOUT_S = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A candidate before its judges."""
+def quality_checks(
+    candidate: Candidate,
+    truth: NDArray[np.float64],
+    answers: Prediction,
+    train_truth: NDArray[np.float64],
+    expect: ExpectPlan,
+    seed: int,
+) -> list[Check]:
+    """Holdout score with its interval, against the dummy model and against the scenario's expected score.
 
-    origin: str
-    signature: Signature
-    metric: Metric
-    truth: NDArray[np.float64]
-    """Of the holdout rows: class index or value; shape (n,)."""
-    answers: Prediction
-    """The fitted pipeline's, in this process."""
-    batch: Batch
-    """The holdout rows."""
-
-
-def quality_checks(judged: Judged, train_truth: NDArray[np.float64], expect: ExpectPlan, seed: int) -> list[Check]:
-    """Holdout score with its interval, against the dummy model and against the scenario's expected score."""
-    metric = judged.metric
-    rows = np.random.default_rng(seed).integers(0, len(judged.truth), (RESAMPLES, len(judged.truth)))
-    value = score(metric, judged.truth, judged.answers)
-    dummy = _dummy_answers(judged.signature, train_truth, len(judged.truth))
+    `truth` is the class index or the value of each holdout row, shape (n,), and `answers` what the fitted pipeline says
+    of them; the dummy learns from `train_truth`.
+    """
+    metric, task = candidate.metric, candidate.signature.task
+    rows = np.random.default_rng(seed).integers(0, len(truth), (RESAMPLES, len(truth)))
+    value = score(metric, truth, answers)
+    dummy = _dummy_answers(candidate.signature, train_truth, len(truth))
+    dummy_value = score(metric, truth, dummy)
     scores, gains = [], []
     for drawn in rows:
-        truth = judged.truth[drawn]
-        if judged.signature.task != "regression" and len(np.unique(truth)) < len(np.unique(judged.truth)):
+        drawn_truth = truth[drawn]
+        if task != "regression" and len(np.unique(drawn_truth)) < len(np.unique(truth)):
             continue  # a resample without one of the classes has no ROC curve; rare, and it tells nothing
-        resampled = score(metric, truth, _rows_of(judged.answers, drawn))
+        resampled = score(metric, drawn_truth, answers.take(drawn))
         scores.append(resampled)
-        gains.append(resampled - score(metric, truth, _rows_of(dummy, drawn)))
+        gains.append(resampled - score(metric, drawn_truth, dummy.take(drawn)))
     low, high = _interval(scores)
     sign = -1.0 if metric in MINIMISED else 1.0
     gain_low = min(sign * end for end in _interval(gains))
+    beaten = f"{metric} {_shown(value)} against {_shown(dummy_value)} of a model that never looks at the columns"
+    if gain_low <= 0:
+        beaten += "; the difference may be chance (95 % bootstrap interval over rows)"
+    scored = f"{metric} {_shown(value)} on {len(truth)} holdout rows"
     checks = [
-        _check(judged, "holdout_score", True, f"{metric} {_shown(value)} on {len(judged.truth)} holdout rows",
-               value=value, low=low, high=high),
-        _check(judged, "beats_dummy", gain_low > 0,
-               f"{metric} {_shown(value)} against {_shown(score(metric, judged.truth, dummy))} of a model that never "
-               "looks at the columns"
-               + ("" if gain_low > 0 else "; the difference may be chance (95 % bootstrap interval over rows)"),
-               value=value, bound=score(metric, judged.truth, dummy)),
-    ]  # fmt: skip
+        _check(candidate, "holdout_score", True, scored, value=value, low=low, high=high),
+        _check(candidate, "beats_dummy", gain_low > 0, beaten, value=value, bound=dummy_value),
+    ]
     bound = expect.score_at_most if metric in MINIMISED else expect.score_at_least
     if bound is not None:
         passed = value <= bound if metric in MINIMISED else value >= bound
         words = "at most" if metric in MINIMISED else "at least"
         detail = f"{metric} {_shown(value)}, expected {words} {_shown(bound)}"
-        checks.append(_check(judged, "expected_score", passed, detail, value=value, bound=bound))
+        checks.append(_check(candidate, "expected_score", passed, detail, value=value, bound=bound))
     return checks
 
 
-def reload_check(judged: Judged, entry: str, bundle: Path, runtime: str, loaded: Prediction) -> Check:
+def reload_check(
+    candidate: Candidate, batch: Batch, loaded: Prediction, runtime: str, entry: str, bundle: Path
+) -> Check:
     """The same answers from a fresh process that knows nothing but the bundle, as from `loaded` in this one."""
     command = [sys.executable, "-m", entry, "predict", "--bundle", str(bundle), "--runtime", runtime]
     try:
         done = subprocess.run(
             command,
-            input=encode_request(judged.batch, judged.signature),
+            input=encode_request(batch, candidate.signature),
             capture_output=True,
             timeout=_PROCESS_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
         detail = f"a fresh process gave no answer within {_PROCESS_TIMEOUT_S:.0f} s"
-        return _check(judged, "same_after_reload", False, detail, runtime=runtime)
+        return _check(candidate, "same_after_reload", False, detail, runtime=runtime)
     if done.returncode != 0:
         said = " ".join(done.stderr.decode(errors="replace").split())[-300:]
         detail = f"a fresh process could not answer (exit {done.returncode}): {said}"
-        return _check(judged, "same_after_reload", False, detail, runtime=runtime)
-    again = decode_response(done.stdout, judged.signature)
-    return _compared(judged, "same_after_reload", loaded, again, runtime, "a fresh process")
+        return _check(candidate, "same_after_reload", False, detail, runtime=runtime)
+    again = decode_response(done.stdout, candidate.signature)
+    return _compared(candidate, "same_after_reload", loaded, again, runtime, "a fresh process")
 
 
-def parity_check(judged: Judged, runtime: str, loaded: Prediction) -> Check:
+def parity_check(candidate: Candidate, answers: Prediction, loaded: Prediction, runtime: str) -> Check:
     """The same answers from a runtime as from the fitted pipeline, within what float32 explains."""
-    return _compared(judged, "runtime_parity", judged.answers, loaded, runtime, f"runtime {runtime}")
+    return _compared(candidate, "runtime_parity", answers, loaded, runtime, f"runtime {runtime}")
 
 
-def wire_check(judged: Judged, endpoint: Endpoint, runtime: str, target: str, predict: Predictor) -> Check:
+def wire_check(
+    candidate: Candidate, batch: Batch, predict: Predictor, runtime: str, target: str, endpoint: Endpoint
+) -> Check:
     """The same answers over HTTP, for the whole holdout, as from the same runtime in this process."""
-    parts = _parts(judged.batch, WIRE_ROWS)
+    parts = _parts(batch, WIRE_ROWS)
     try:
         with Connection(endpoint) as connection:
-            bodies = [connection.infer(encode_request(part, judged.signature)) for part in parts]
-        answers = _joined([decode_response(body, judged.signature) for body in bodies])
+            bodies = [connection.infer(encode_request(part, candidate.signature)) for part in parts]
+        answers = _joined([decode_response(body, candidate.signature) for body in bodies])
     except (HarnessError, OSError, ValueError, http.client.HTTPException) as error:
         detail = f"the server did not answer the holdout rows: {type(error).__name__}: {error}"[:400]
-        return _check(judged, "same_over_the_wire", False, detail, runtime=runtime, target=target)
+        return _check(candidate, "same_over_the_wire", False, detail, runtime=runtime, target=target)
     # In the same portions: BLAS adds up one row otherwise than a thousand.
     loaded = _joined([predict(part) for part in parts])
-    check = _compared(judged, "same_over_the_wire", loaded, answers, runtime, f"{target} over HTTP")
+    check = _compared(candidate, "same_over_the_wire", loaded, answers, runtime, f"{target} over HTTP")
     return check.model_copy(update={"target": target})
 
 
@@ -176,10 +175,12 @@ class Connection:
         self._http.close()
 
 
-def _compared(judged: Judged, name: CheckName, left: Prediction, right: Prediction, runtime: str, what: str) -> Check:
+def _compared(
+    candidate: Candidate, name: CheckName, left: Prediction, right: Prediction, runtime: str, what: str
+) -> Check:
     if len(left.values) != len(right.values):
         detail = f"{what} answered {len(right.values)} rows of {len(left.values)}"
-        return _check(judged, name, False, detail, runtime=runtime)
+        return _check(candidate, name, False, detail, runtime=runtime)
     parity = name == "runtime_parity"
     tolerance = PARITY_DIFFERENCE if parity else SAME_DIFFERENCE
     if left.probabilities is not None and right.probabilities is not None:
@@ -194,11 +195,11 @@ def _compared(judged: Judged, name: CheckName, left: Prediction, right: Predicti
     passed = within >= (PARITY_ROWS if parity else 1.0) and same_labels >= (PARITY_LABELS if parity else 1.0)
     detail = f"{what}: the largest difference {shown}; {within:.2%} of rows within {tolerance:g}"
     value = float(differences.max())
-    return _check(judged, name, passed, detail, runtime=runtime, value=value, bound=tolerance)
+    return _check(candidate, name, passed, detail, runtime=runtime, value=value, bound=tolerance)
 
 
 def _check(
-    judged: Judged,
+    candidate: Candidate,
     name: CheckName,
     passed: bool,
     detail: str,
@@ -211,7 +212,7 @@ def _check(
     bound: float | None = None,
 ) -> Check:
     return Check(
-        candidate=judged.origin,
+        candidate=candidate.origin,
         name=name,
         runtime=runtime,
         target=target,
@@ -236,12 +237,7 @@ def _dummy_answers(signature: Signature, train_truth: NDArray[np.float64], rows:
 
 def _parts(batch: Batch, rows: int) -> list[Batch]:
     starts = range(0, len(batch), rows)
-    return [Batch(batch.numbers[start : start + rows], batch.texts[start : start + rows]) for start in starts]
-
-
-def _rows_of(prediction: Prediction, rows: NDArray[np.intp]) -> Prediction:
-    probabilities = prediction.probabilities
-    return Prediction(prediction.values[rows], None if probabilities is None else probabilities[rows])
+    return [batch.take(slice(start, start + rows)) for start in starts]
 
 
 def _joined(parts: Sequence[Prediction]) -> Prediction:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harness.errors import IntegrityError
 from harness.records.load import EXCHANGE_COLUMNS
-from harness.store.files import write_atomically
+from harness.store.files import sha256_of, write_atomically
 
 _SCHEMA = pa.schema(
     [pa.field(name, pa.from_numpy_dtype(np.dtype(dtype)), nullable=False) for name, dtype in EXCHANGE_COLUMNS.items()]
@@ -52,6 +52,16 @@ def write_exchanges(path: Path, columns: Mapping[str, NDArray[Any]]) -> str:
     data = sink.getvalue().to_pybytes()
     write_atomically(path, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def refuse_altered(path: Path, sha256: str) -> None:
+    """Raises IntegrityError where the exchanges at `path` are missing, or no longer have the digest `sha256`."""
+    if not path.is_file() or sha256_of(path) != sha256:
+        what = "has changed since it was written" if path.is_file() else "is missing"
+        raise IntegrityError(
+            f"The exchanges of a step, {path}, are not what the run recorded: the file {what}. Restore it from a copy, "
+            "or run the scenario again; a report is not made from altered measurements."
+        )
 
 
 def read_exchanges(path: Path) -> dict[str, NDArray[Any]]:

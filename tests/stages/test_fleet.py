@@ -1,30 +1,26 @@
 """The fleet, on a real Ray session: the budget is kept, and workers that die or dawdle cost a trial, not the search."""
 
-import contextlib
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import ray
 
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
 from harness.ports import Problem, Workbench
+from harness.ray_session import ray_session
 from harness.records.candidate import Configuration, Evaluated
 from harness.records.run import Cause
 from harness.records.scenario import DataPlan
 from harness.stages import fleet as fleet_room
 from harness.stages.data import Table, load_table
-from harness.stages.fleet import RayFleet, ray_session
+from harness.stages.fleet import RayFleet
 from harness.stages.worker import Worker
 
 pytestmark = pytest.mark.timeout(300)
@@ -198,60 +194,3 @@ def test_a_loop_whose_worker_dies_or_that_raises_ends_with_a_failure(fleet: RayF
 def test_a_table_too_thin_for_the_folds_is_refused_before_any_work(fleet: RayFleet) -> None:
     with pytest.raises(UsageError, match=r"lower `search\.folds`"):
         fleet.start(Problem("binary", "roc_auc", ("logistic",), 400, 6, 60.0, 1))
-
-
-def test_an_address_where_no_cluster_answers_is_refused_at_once() -> None:
-    with socket.socket() as bound:
-        # Bound and not listening: whoever connects is refused.
-        bound.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{bound.getsockname()[1]}"
-        with (
-            pytest.raises(InfrastructureError, match=f"No Ray cluster answers at {address}"),
-            ray_session(1, address),
-        ):
-            raise AssertionError("there is no cluster")
-
-
-SESSION = """
-import os, sys, time
-os.environ["RAY_ADDRESS"] = "127.0.0.1:1"
-from harness.stages.fleet import ray_session
-with ray_session(1):
-    import ray
-    from ray._private.worker import _global_node
-    print(_global_node.get_session_dir_path(), flush=True)
-    if sys.argv[1] == "stay":
-        time.sleep(120)
-"""
-
-
-def started_session(what: str) -> tuple["subprocess.Popen[str]", Path, dict[psutil.Process, str]]:
-    process = subprocess.Popen([sys.executable, "-c", SESSION, what], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    folder = Path(process.stdout.readline().strip())
-    children: dict[psutil.Process, str] = {}
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            children[child] = " ".join([child.name(), *child.cmdline()])
-    return process, folder, children
-
-
-def test_of_a_session_nothing_is_left_neither_process_nor_file() -> None:
-    process, folder, children = started_session("end")
-    assert folder.is_absolute()
-    process.communicate(timeout=60)
-    assert process.returncode == 0
-    _, alive = psutil.wait_procs(list(children), timeout=30)
-    assert not alive
-    assert not folder.parent.exists()
-
-
-def test_when_its_process_is_killed_a_session_dies_with_it() -> None:
-    """But for two agents, which spend a minute on telling a control store that is gone, and then end by themselves."""
-    process, folder, children = started_session("stay")
-    assert any("raylet" in what for what in children.values())
-    process.kill()
-    process.communicate(timeout=60)
-    shutil.rmtree(folder.parent)
-    _, alive = psutil.wait_procs([child for child, what in children.items() if "gent" not in what], timeout=30)
-    assert not alive

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.records.candidate import Check, Column, Signature
+from harness.records.candidate import Candidate, Check, Column, Signature
 from harness.records.rows import Batch, Prediction
 from harness.records.scenario import ExpectPlan, Metric, Task
 from harness.serving.protocol import decode_request
-from harness.stages.validate import Judged, parity_check, quality_checks, reload_check, request_bodies
+from harness.stages.validate import parity_check, quality_checks, reload_check, request_bodies
 
 ROWS = 200
 RNG = np.random.default_rng(5)
@@ -27,15 +27,20 @@ def answers(probabilities_of_yes: NDArray[np.float64]) -> Prediction:
     return Prediction(values=probabilities.argmax(axis=1).astype(np.float64), probabilities=probabilities)
 
 
-def judged(truth: NDArray[np.float64], given: Prediction, metric: Metric = "roc_auc", task: Task = "binary") -> Judged:
-    return Judged(
+def candidate(metric: Metric = "roc_auc", task: Task = "binary") -> Candidate:
+    return Candidate(
+        id="somebody-1",
         origin="somebody",
+        configuration={"family": "logistic"},
+        cv_score=None,
+        fit_s=0.1,
         signature=BINARY if task == "binary" else REGRESSION,
         metric=metric,
-        truth=truth,
-        answers=given,
-        batch=Batch(NUMBERS, np.empty((ROWS, 0), dtype=object)),
+        artifacts=(),
     )
+
+
+BATCH = Batch(NUMBERS, np.empty((ROWS, 0), dtype=object))
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -47,7 +52,7 @@ GOOD = answers(1 / (1 + np.exp(-3 * NUMBERS[:, 0])))
 
 
 def test_a_good_candidate_passes_with_a_score_and_an_interval() -> None:
-    checks = by_name(quality_checks(judged(TRUTH, GOOD), TRUTH, ExpectPlan(score_at_least=0.9), seed=1))
+    checks = by_name(quality_checks(candidate(), TRUTH, GOOD, TRUTH, ExpectPlan(score_at_least=0.9), seed=1))
     assert all(check.passed for check in checks.values())
     score = checks["holdout_score"]
     assert score.value == 1.0  # every row of one class is above every row of the other
@@ -56,7 +61,7 @@ def test_a_good_candidate_passes_with_a_score_and_an_interval() -> None:
 
 def test_the_interval_holds_the_score_and_is_the_same_every_time() -> None:
     noisy = answers(np.clip(0.5 + 0.2 * NUMBERS[:, 0] + RNG.normal(scale=0.2, size=ROWS), 0.01, 0.99))
-    first, second = (quality_checks(judged(TRUTH, noisy), TRUTH, ExpectPlan(), seed=3)[0] for _ in range(2))
+    first, second = (quality_checks(candidate(), TRUTH, noisy, TRUTH, ExpectPlan(), seed=3)[0] for _ in range(2))
     assert first == second
     assert first.low is not None
     assert first.value is not None
@@ -66,7 +71,7 @@ def test_the_interval_holds_the_score_and_is_the_same_every_time() -> None:
 
 def test_a_candidate_that_learned_nothing_does_not_beat_the_dummy() -> None:
     shuffled = np.random.default_rng(9).permutation(TRUTH)
-    checks = by_name(quality_checks(judged(shuffled, GOOD), shuffled, ExpectPlan(), seed=1))
+    checks = by_name(quality_checks(candidate(), shuffled, GOOD, shuffled, ExpectPlan(), seed=1))
     assert not checks["beats_dummy"].passed
     assert "may be chance" in checks["beats_dummy"].detail
 
@@ -74,7 +79,7 @@ def test_a_candidate_that_learned_nothing_does_not_beat_the_dummy() -> None:
 @pytest.mark.parametrize(("metric", "better"), [("log_loss", True), ("log_loss", False)])
 def test_less_loss_beats_the_dummy_and_more_does_not(metric: Metric, better: bool) -> None:
     given = GOOD if better else answers(1 / (1 + np.exp(3 * NUMBERS[:, 0])))
-    checks = by_name(quality_checks(judged(TRUTH, given, metric), TRUTH, ExpectPlan(), seed=1))
+    checks = by_name(quality_checks(candidate(metric), TRUTH, given, TRUTH, ExpectPlan(), seed=1))
     assert checks["beats_dummy"].passed is better
 
 
@@ -88,7 +93,7 @@ def test_less_loss_beats_the_dummy_and_more_does_not(metric: Metric, better: boo
     ],
 )
 def test_the_expected_score_is_kept_or_not(metric: Metric, expect: ExpectPlan, passed: bool) -> None:
-    checks = by_name(quality_checks(judged(TRUTH, GOOD, metric), TRUTH, expect, seed=1))
+    checks = by_name(quality_checks(candidate(metric), TRUTH, GOOD, TRUTH, expect, seed=1))
     assert checks["expected_score"].passed is passed
 
 
@@ -97,7 +102,7 @@ def test_a_regression_beats_the_mean_or_not() -> None:
     good = Prediction(values=truth + 0.1, probabilities=None)
     useless = Prediction(values=np.random.default_rng(2).permutation(truth), probabilities=None)
     for given, passed in ((good, True), (useless, False)):
-        checks = by_name(quality_checks(judged(truth, given, "r2", "regression"), truth, ExpectPlan(), seed=1))
+        checks = by_name(quality_checks(candidate("r2", "regression"), truth, given, truth, ExpectPlan(), seed=1))
         assert checks["beats_dummy"].passed is passed
 
 
@@ -111,12 +116,12 @@ def test_another_runtime_may_differ_as_float32_does_and_no_more(rows: int, diffe
     assert sure.probabilities is not None
     changed = sure.probabilities[:, 1].copy()
     changed[:rows] -= np.sign(changed[:rows] - 0.5) * difference
-    check = parity_check(judged(TRUTH, sure), "onnx", answers(changed))
+    check = parity_check(candidate(), sure, answers(changed), "onnx")
     assert check.passed is passed, check.detail
 
 
 def test_a_bundle_that_cannot_be_read_again_fails_its_reload() -> None:
-    check = reload_check(judged(TRUTH, GOOD), "harness.server", Path("nowhere"), "onnx", GOOD)
+    check = reload_check(candidate(), BATCH, GOOD, "onnx", "harness.server", Path("nowhere"))
     assert not check.passed
     assert "a fresh process could not answer" in check.detail
     assert sys.executable not in check.detail
@@ -124,7 +129,7 @@ def test_a_bundle_that_cannot_be_read_again_fails_its_reload() -> None:
 
 @pytest.mark.parametrize(("rows", "requests"), [(1, ROWS), (64, 3), (ROWS, 1), (ROWS + 1, 1)])
 def test_requests_hold_each_row_once_and_are_all_of_one_size(rows: int, requests: int) -> None:
-    bodies = request_bodies(judged(TRUTH, GOOD).batch, BINARY, rows)
+    bodies = request_bodies(BATCH, BINARY, rows)
     assert len(bodies) == requests
     sent = np.vstack([decode_request(body, BINARY).numbers for body in bodies])
     np.testing.assert_array_equal(sent, NUMBERS[: len(sent)])

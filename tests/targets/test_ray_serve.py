@@ -1,7 +1,6 @@
-"""Ray Serve's own promises: the ones that need no Ray at once, and the slow ones apart."""
+"""Ray Serve's own promises, which take a session of Ray each."""
 
 import dataclasses
-import os
 import re
 import signal
 import socket
@@ -16,7 +15,7 @@ import pytest
 
 from harness.errors import InfrastructureError
 from harness.process import LOOPBACK
-from harness.targets.ray_serve import RayServe, _environment
+from harness.targets.ray_serve import RayServe
 
 SERVING = """
 import sys, time
@@ -31,18 +30,6 @@ with RayServe().serve(servable) as endpoint:
     print(endpoint.url, flush=True)
     time.sleep(600)
 """
-
-
-def test_the_environment_is_as_it_was_whatever_ray_adds(monkeypatch):
-    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "before")
-    monkeypatch.setenv("RAY_OF_THE_USER", "kept")
-    before = dict(os.environ)
-
-    with _environment({"RAY_SERVE_ENABLE_HA_PROXY": "1", "OMP_NUM_THREADS": "1"}):
-        assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
-        os.environ["RAY_AUTH_MODE"] = "token"
-
-    assert dict(os.environ) == before
 
 
 @pytest.mark.long

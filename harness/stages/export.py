@@ -1,0 +1,49 @@
+"""A candidate's form in every runtime: made from the fitted pipeline, and loaded again from its bundle.
+
+In: a pipeline with its signature, or the folder of a bundle. Out: the files that a bundle holds, with an `Artifact` for
+each runtime that is installed; or a predictor, its files' digests verified first.
+"""
+
+import hashlib
+from pathlib import Path
+
+from harness.errors import NotConvertibleError
+from harness.plugins import installed, plugin
+from harness.ports import Predictor, Runtime, SklearnPipeline
+from harness.records.candidate import Artifact, Candidate, Signature
+from harness.records.rows import Batch
+from harness.store.bundle import artifact_path, read_bundle
+
+
+def exported(
+    pipeline: SklearnPipeline, signature: Signature, sample: Batch
+) -> tuple[dict[str, bytes], tuple[Artifact, ...]]:
+    """The files of a fitted pipeline by name, and what they are; of a runtime that has no such form, the reason.
+
+    `sample` is a few rows, where a converter wants to see some.
+    """
+    files: dict[str, bytes] = {}
+    artifacts = []
+    for name in installed("runtimes"):
+        runtime: Runtime = plugin("runtimes", name)
+        try:
+            data = runtime.export(pipeline, signature, sample)
+        except NotConvertibleError as error:
+            artifacts.append(Artifact(runtime=name, reason=str(error)))
+            continue
+        files[runtime.artifact] = data
+        digest = hashlib.sha256(data).hexdigest()
+        artifacts.append(Artifact(runtime=name, file=runtime.artifact, sha256=digest, size_bytes=len(data)))
+    return files, tuple(artifacts)
+
+
+def loaded(bundle: Path, runtime: str) -> tuple[Candidate, Predictor]:
+    """The candidate in a bundle, and what computes its answers in this process.
+
+    Raises UsageError where the folder is no bundle, IntegrityError where a file is not what was written,
+    NotConvertibleError, with the reason, where the candidate has no form in this runtime.
+    """
+    candidate = read_bundle(bundle)
+    artifact = artifact_path(bundle, candidate, runtime)
+    made: Runtime = plugin("runtimes", runtime)
+    return candidate, made.load(artifact, candidate.signature)
