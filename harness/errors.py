@@ -5,6 +5,8 @@ exception is one paragraph for the user: what is wrong, where, and what to do ab
 bug in the harness (status 1).
 """
 
+import difflib
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
@@ -63,3 +65,9 @@ class NotConvertibleError(HarnessError):
     """A candidate has no form in the asked runtime; the text says why. Inside a run a result, not a failure."""
 
     exit_code = ExitCode.USAGE
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The end of a message on a name that is not `known`: a question with the nearest one that is, or `otherwise`."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else otherwise

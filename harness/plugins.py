@@ -5,7 +5,6 @@ and the inventory that `harness list` prints. There is no registry to edit: bein
 """
 
 import dataclasses
-import difflib
 import importlib
 import importlib.util
 import pkgutil
@@ -17,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.records.scenario import Scalar
 
 Kind = Literal["engines", "runtimes", "targets", "shapes", "exporters"]
@@ -53,8 +52,7 @@ def plugin_class(kind: Kind, name: str) -> Any:
     """The dataclass of a plug-in. Raises UsageError where it is unknown or not installed."""
     known = names(kind)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
+        hint = did_you_mean(name, known, f"known: {', '.join(known)}.")
         raise UsageError(f"There is no {_singular(kind)} {name!r}; {hint}")
     described = _described(kind, name)
     if described.missing:
@@ -62,7 +60,7 @@ def plugin_class(kind: Kind, name: str) -> Any:
             f"The {_singular(kind)} {name} is not installed here: it needs {', '.join(described.missing)}. "
             "Install that, or leave it out of the scenario."
         )
-    return _class_of(importlib.import_module(f"harness.{kind}.{name}"))
+    return _class_of(_module(kind, name))
 
 
 def plugin(kind: Kind, name: str, parameters: Mapping[str, Scalar] | None = None) -> Any:
@@ -72,8 +70,7 @@ def plugin(kind: Kind, name: str, parameters: Mapping[str, Scalar] | None = None
     known = [field.name for field in dataclasses.fields(made_from)]
     for parameter in given:
         if parameter not in known:
-            near = difflib.get_close_matches(parameter, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it takes: {', '.join(known) or 'none'}."
+            hint = did_you_mean(parameter, known, f"it takes: {', '.join(known) or 'none'}.")
             raise UsageError(f"The {_singular(kind)} {name} has no parameter {parameter!r}; {hint}")
     try:
         for parameter, annotation in typing.get_type_hints(made_from).items():

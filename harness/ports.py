@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 from harness.records.candidate import Configuration, Endpoint, Evaluated, Signature
@@ -20,9 +19,6 @@ from harness.records.finding import Document
 from harness.records.load import Rung, Step
 from harness.records.rows import Batch, Prediction
 from harness.records.scenario import Metric, Task
-
-if TYPE_CHECKING:  # pandas takes a third of a second, and `harness list` needs none of it
-    import pandas as pd
 
 SklearnPipeline: TypeAlias = Any
 """A scikit-learn Pipeline; scikit-learn has no types."""
@@ -49,21 +45,11 @@ class Workbench(Protocol):
     """What a worker holds for an engine whose loop runs inside it."""
 
     worker: int
-    frame: "pd.DataFrame"
-    """The training rows, raw columns."""
     target: NDArray[Any]
-    """Class index, or value, per row."""
+    """Class index, or value, per training row."""
 
     def attempt(self, configuration: Configuration) -> Evaluated | None:
         """Fit and score a configuration on the problem's folds, as the fleet would; None once the budget is spent."""
-        ...
-
-    def build(self, configuration: Configuration) -> SklearnPipeline:
-        """The unfitted pipeline of a configuration."""
-        ...
-
-    def score(self, pipeline: SklearnPipeline, rows: NDArray[np.intp]) -> float:
-        """The problem's metric of a fitted pipeline on some rows of the table."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""Units: how a number in base units (seconds, bytes, requests per second) is printed, and how a user's text is read.
+"""Units: how a number in base units (seconds, bytes, requests per second) is printed, and what a text may hold.
 
-In: floats in base units, or texts such as `50ms`. Out: texts with three significant digits and a prefix, or floats in
-base units. Scaling happens here and nowhere else.
+In: floats in base units, or any text. Out: texts with three significant digits and a prefix, or fit for XML. Scaling
+happens here and nowhere else.
 """
 
 import math
@@ -22,10 +22,9 @@ class Unit(StrEnum):
 
 MISSING = "n/a"
 
+_NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 _SECOND_STEPS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTE_STEPS = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
-_DURATION = re.compile(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*(ns|us|µs|ms|s|min|h)\s*", re.IGNORECASE)
-_DURATION_SCALE = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def format_number(value: float | None, unit: Unit) -> str:
@@ -65,16 +64,13 @@ def format_bound(value: float, unit: Unit) -> str:
     return number + space + name
 
 
-def parse_duration_s(text: str) -> float:
-    """The length in seconds that `50ms`, `2 s` or `1.5min` names.
+def xml_text(text: str) -> str:
+    """`text` without what XML 1.0 has no place for, escaped or not; a server's last words may hold control characters.
 
-    Raises ValueError on a text without a unit: a bare number would be read as seconds by some and milliseconds by
-    others.
+    >>> xml_text("over and out\x07") == "over and out\N{REPLACEMENT CHARACTER}"
+    True
     """
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r} is not a duration: write a number and one of ns, us, ms, s, min, h, as in 50ms")
-    return float(found[1]) * _DURATION_SCALE[found[2].lower()]
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:

@@ -1,13 +1,18 @@
-"""The made-up runs of `tests/ledgers.py`, as fixtures: test folders are no packages."""
+"""What all tests share: examples that are the same every time, and the made-up runs of `tests/ledgers.py`."""
 
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 from harness.analysis.document import document
 from harness.records.finding import Document
+
+# No deadline: a busy machine is no counterexample.
+settings.register_profile("harness", derandomize=True, deadline=None)
+settings.load_profile("harness")
 
 _FILE = Path(__file__).with_name("ledgers.py")
 

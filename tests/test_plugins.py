@@ -43,8 +43,8 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
         ({"zzz": 5}, r"it takes: "),
         ({"limit": "many"}, r"parameter limit: "),
         ({"step_s": float("nan")}, r"step_s"),
-        ({"step_s": -1.0}, r"shape ladder .*step_s"),
-        ({"limit": 0}, r"shape ladder .*limit"),
+        ({"step_s": -1.0}, r"shape ladder.*step_s"),
+        ({"limit": 0}, r"shape ladder.*limit"),
     ],
 )
 def test_a_parameter_that_does_not_fit_is_told(parameters: dict[str, Any], told: str) -> None:

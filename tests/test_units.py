@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from harness.units import MISSING, Unit, format_bound, format_number, parse_duration_s
+from harness.units import MISSING, Unit, format_bound, format_number
 
 
 @pytest.mark.parametrize(
@@ -35,20 +35,6 @@ from harness.units import MISSING, Unit, format_bound, format_number, parse_dura
 )
 def test_a_number_is_printed_with_its_unit(value: float | None, unit: Unit, text: str) -> None:
     assert format_number(value, unit) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("50ms", 0.05), ("2 s", 2.0), ("1.5min", 90.0), ("3h", 10800.0), ("20 us", 2e-5), ("7µs", 7e-6)],
-)
-def test_a_duration_is_read_with_its_unit(text: str, seconds: float) -> None:
-    assert parse_duration_s(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["50", "", "ms", "-1s", "five s", "nan s", "1 day"])
-def test_a_duration_without_a_known_unit_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration"):
-        parse_duration_s(text)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from matplotlib.ticker import (
 )
 
 from harness.records.finding import Chart
-from harness.units import Unit, format_bound
+from harness.units import Unit, format_bound, xml_text
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -44,7 +44,6 @@ LABEL_LIMIT = 36
 _WIDTH_IN = 9.0
 _DPI = 144
 _GREY = "#595959"
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
 _STYLE: Any = {
     "svg.hashsalt": "harness",
@@ -176,7 +175,7 @@ def _own_ids(svg: bytes, picture: Lines | Rows) -> bytes:
     head = head.replace("<svg", f'<svg role="img" aria-labelledby="{prefix}-title {prefix}-description"', 1)
     named = f'<title id="{prefix}-title">{html.escape(picture.title)}</title>'
     described = f'<desc id="{prefix}-description">{html.escape(picture.description)}</desc>'
-    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", f"{head}{tag}{named}{described}{body}").encode()
+    return xml_text(f"{head}{tag}{named}{described}{body}").encode()
 
 
 def _figure(title: str, height_in: float) -> tuple[Figure, float]:

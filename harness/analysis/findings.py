@@ -11,7 +11,7 @@ from functools import cached_property
 from harness.analysis.capacity import capacities
 from harness.analysis.gate import verdict
 from harness.analysis.ranking import ranking
-from harness.records.candidate import MINIMISED, Trial
+from harness.records.candidate import Trial, better
 from harness.records.finding import Capacity, Ranking, Verdict
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
@@ -73,11 +73,11 @@ class Findings:
         return dict(sorted(Counter(failure.cause.value for failure in failures if failure is not None).items()))
 
     def best_so_far(self, cell_id: str) -> list[tuple[Trial, float | None]]:
-        """A search cell's trials, each with the best score among it and those before it."""
+        """A search cell's trials, each with the best score among it and those before it; None without a metric."""
         metric, best, found = self.metric, None, []
         for trial in self.trials_of(cell_id):
             score = trial.evaluated.score
-            if score is not None and (best is None or (score < best if metric in MINIMISED else score > best)):
+            if score is not None and metric is not None and (best is None or better(metric, score, best)):
                 best = score
             found.append((trial, best))
         return found

@@ -5,11 +5,9 @@ In: `Findings`. Out: `Table` values in base units. A step or a cell without a fi
 
 from harness.analysis.capacity import met
 from harness.analysis.findings import Findings
-from harness.records.finding import Capacity, Estimate, Field, Table
+from harness.records.finding import Capacity, Estimate, Field, Table, Values
 from harness.records.load import StepResult
 from harness.units import Unit
-
-Cells = tuple[str | float | int | bool | None, ...]
 
 
 def capacity(found: Findings) -> Table:
@@ -148,7 +146,7 @@ def remark(estimate: Estimate) -> str:
     return " ".join(part for part in (estimate.reason, *estimate.warnings) if part)
 
 
-def _capacity_row(found: Findings, one: Capacity) -> Cells:
+def _capacity_row(found: Findings, one: Capacity) -> Values:
     result = found.cell_results.get(one.cell)
     notes = f"Notes: {'; '.join(result.notes)}." if result and result.notes else ""
     return (

@@ -6,11 +6,9 @@ In: `Findings`. Out: `Table` values in base units. A thing that failed has its r
 from harness.analysis.findings import Findings
 from harness.analysis.ranking import failed_checks
 from harness.records.candidate import Candidate
-from harness.records.finding import Field, Table
+from harness.records.finding import Field, Table, Values
 from harness.stats.quantile import quantiles
 from harness.units import Unit, format_bound, format_number
-
-Cells = tuple[str | float | int | bool | None, ...]
 
 
 def gates(found: Findings) -> Table:
@@ -42,7 +40,7 @@ def candidates(found: Findings) -> Table:
     """A row per candidate, best first, then those that never came to be."""
     by_origin = {candidate.origin: candidate for candidate in found.ledger.candidates}
     front = {standing.candidate for standing in found.ranking.standings if standing.on_front}
-    rows: list[Cells] = []
+    rows: list[Values] = []
     for standing in found.ranking.standings:
         candidate = by_origin[standing.candidate]
         best = standing.capacity
@@ -124,7 +122,7 @@ def checks(found: Findings) -> Table:
 
 def micro(found: Findings) -> Table:
     """A row per micro benchmark: the median over its rounds."""
-    rows: list[Cells] = []
+    rows: list[Values] = []
     for result in found.ledger.micro:
         median = quantiles(result.rounds_s, (0.5,))[0]
         per_row = median.value / result.rows if median.value is not None and result.rows else None
@@ -161,7 +159,7 @@ def micro(found: Findings) -> Table:
 
 def search(found: Findings) -> Table:
     """A row per search: an engine with a seed."""
-    rows: list[Cells] = []
+    rows: list[Values] = []
     for cell in found.ledger.plan:
         if cell.kind != "search":
             continue
@@ -204,7 +202,7 @@ def search(found: Findings) -> Table:
 
 def trials(found: Findings) -> Table:
     """A row per trial, failed ones too."""
-    rows: list[Cells] = []
+    rows: list[Values] = []
     for cell in found.ledger.plan:
         for trial, best in found.best_so_far(cell.id) if cell.kind == "search" else ():
             failure = trial.evaluated.failure
@@ -240,7 +238,7 @@ def trials(found: Findings) -> Table:
 
 def failures(found: Findings) -> Table:
     """A row per failed cell, trial and check, and per cell that the run did not come to."""
-    rows: list[Cells] = []
+    rows: list[Values] = []
     for cell in found.ledger.plan:
         result = found.cell_results.get(cell.id)
         if result is None or result.state.value == "open":

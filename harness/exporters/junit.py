@@ -4,18 +4,14 @@ In: a document. Out: one file. A gate that fails is a failure; one that is incon
 JUnit knows no third answer. The exit status of the command still tells the two apart.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from harness.records.finding import Answer, Document, GateVerdict
-from harness.units import format_bound, format_number
+from harness.units import format_bound, format_number, xml_text
 
 REQUIRES: tuple[str, ...] = ()
-
-# XML 1.0 has no place for most control characters, escaped or not, and a server's last words may hold some.
-_NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +33,7 @@ class Junit:
         suite = ElementTree.SubElement(root, "testsuite", {"name": self.suite, **totals})
         for gate in gates:
             suite.append(_case(gate))
-        ElementTree.SubElement(suite, "system-out").text = _text(document.recommendation)
+        ElementTree.SubElement(suite, "system-out").text = xml_text(document.recommendation)
         ElementTree.indent(root)
         return {"junit.xml": ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"}
 
@@ -45,9 +41,9 @@ class Junit:
 def _case(gate: GateVerdict) -> ElementTree.Element:
     case = ElementTree.Element("testcase", {"classname": "harness.gates", "name": gate.name})
     if gate.answer is Answer.FAIL:
-        ElementTree.SubElement(case, "failure", {"message": _text(gate.sentence), "type": "gate"})
+        ElementTree.SubElement(case, "failure", {"message": xml_text(gate.sentence), "type": "gate"})
     elif gate.answer is Answer.INCONCLUSIVE:
-        ElementTree.SubElement(case, "skipped", {"message": _text(gate.sentence)})
+        ElementTree.SubElement(case, "skipped", {"message": xml_text(gate.sentence)})
     unit = gate.value.unit
     lines = [
         gate.sentence,
@@ -55,9 +51,5 @@ def _case(gate: GateVerdict) -> ElementTree.Element:
         f"asked: {gate.direction.replace('_', ' ')} {format_bound(gate.bound, unit)}",
         *gate.value.warnings,
     ]
-    ElementTree.SubElement(case, "system-out").text = _text("\n".join(lines))
+    ElementTree.SubElement(case, "system-out").text = xml_text("\n".join(lines))
     return case
-
-
-def _text(text: str) -> str:
-    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -170,7 +170,7 @@ def serve_cell(work: Work, cell: Cell) -> Told:
             work.database.record(cell.id, check)
             if not check.passed:
                 raise CellFailedError(Cause.CHECK_FAILED, check.detail)
-            with Connection(endpoint) as connection:
+            with _blamed_on(Cause.TARGET, work), Connection(endpoint) as connection:
                 expected = [connection.infer(payload) for payload in payloads]
         with _blamed_on(Cause.GENERATOR, work):
             plan, folder = work.scenario.load, work.folder.logs / "load" / cell.id

@@ -4,12 +4,11 @@ In: a scenario. Out: `Plan`. Everything that can be refused without measuring is
 stops in its tenth minute over a misspelt name.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.gate import refuse_unreal
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.plugins import bare_targets, plugin, plugin_class
 from harness.ports import Shape
 from harness.records.load import Rung, Step
@@ -106,8 +105,7 @@ def _assumed(step: Step) -> Rung:
 def _refuse_strangers(where: str, given: Iterable[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it knows {', '.join(known)}."
+            hint = did_you_mean(name, known, f"it knows {', '.join(known)}.")
             raise UsageError(f"{where} names {name!r}, which this scenario does not use; {hint}")
 
 

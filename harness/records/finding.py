@@ -6,10 +6,14 @@ data. Warnings are values here: they travel with the number to the page.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 from harness.records.frozen import Frozen
 from harness.records.load import StepResult
 from harness.units import Unit, format_number
+
+Values: TypeAlias = tuple[str | float | int | bool | None, ...]
+"""A row of a table, in base units."""
 
 
 class Estimate(Frozen):
@@ -126,7 +130,7 @@ class Table:
     key: str
     title: str
     fields: tuple[Field, ...]
-    rows: tuple[tuple[str | float | int | bool | None, ...], ...]
+    rows: tuple[Values, ...]
     note: str | None = None
 
     def texts(self) -> tuple[tuple[str, ...], ...]:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.errors import UsageError
 from harness.records.load import Rung, Step
 
 REQUIRES: tuple[str, ...] = ()
@@ -45,7 +44,7 @@ class Ladder:
             (not self.p99_growth > 1, f"p99_growth ({self.p99_growth}) must be more than 1"),
         ):
             if wrong:
-                raise UsageError(f"The parameters of the shape {_NAME} do not fit: {text}.")
+                raise ValueError(text)
 
     def next_step(self, history: Sequence[Rung]) -> Step | None:
         rungs = [rung for rung in history if rung.step.shape == _NAME]

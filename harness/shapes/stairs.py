@@ -43,7 +43,7 @@ class Stairs:
             (not 0 <= self.achieved_share <= 1, f"achieved_share ({self.achieved_share}) must lie in 0 to 1"),
         ):
             if wrong:
-                raise UsageError(f"The parameters of the shape {_NAME} do not fit: {text}.")
+                raise ValueError(text)
 
     def next_step(self, history: Sequence[Rung]) -> Step | None:
         """Raises UsageError where neither a closed step nor `peak_rps` says where to place the rates."""

@@ -5,7 +5,6 @@ the baseline's. An estimator is named by its import path and imported only when 
 the space without loading the libraries behind it. Ranges keep one fit of a table of a few thousand rows to seconds.
 """
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.records.candidate import Configuration
 from harness.records.scenario import Scalar, Task
 
@@ -199,9 +198,8 @@ def family_named(name: str) -> Family:
         if family.name == name:
             return family
     known = [family.name for family in FAMILIES]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"There is no model family {name!r}; {hint}known are {', '.join(known)}.")
+    hint = did_you_mean(name, known, f"known are {', '.join(known)}.")
+    raise UsageError(f"There is no model family {name!r}; {hint}")
 
 
 def families_for(task: Task, names: Sequence[str] = ()) -> tuple[Family, ...]:

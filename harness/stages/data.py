@@ -12,7 +12,6 @@ columns that the plan lists under `dates`, are `date` (without a zone: UTC); tex
 field, or one of the words that pandas reads as missing, such as NA, NaN or null.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.records.candidate import Column, ColumnKind, Signature
 from harness.records.scenario import DataPlan, Task
 from harness.space.preprocess import to_batch, to_frame
@@ -114,9 +113,8 @@ def _refuse_unknown(plan: DataPlan, names: Sequence[str], where: str) -> None:
     for setting, given in (("target", (plan.target,)), ("drop", plan.drop), ("dates", plan.dates)):
         for name in given:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
                 some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-                hint = f"did you mean {near[0]!r}?" if near else f"its columns are {some}."
+                hint = did_you_mean(name, names, f"its columns are {some}.")
                 raise UsageError(f"`data.{setting}` names the column {name!r}, which {where} does not have; {hint}")
     for setting, given in (("drop", plan.drop), ("dates", plan.dates)):
         if plan.target in given:

@@ -5,7 +5,6 @@ from 0. What a file cannot be read for is said here: scheme, path, encoding, hea
 """
 
 import csv
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 from sklearn import datasets
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 
 _SHIPPED = {
     "iris": datasets.load_iris,
@@ -57,9 +56,8 @@ def read_source(source: str, target: str, folder: Path) -> pd.DataFrame:
 
 def _shipped(name: str, target: str) -> pd.DataFrame:
     if name not in _SHIPPED:
-        near = difflib.get_close_matches(name, _SHIPPED, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"scikit-learn ships no table {name!r} for use here; {hint}known are {', '.join(_SHIPPED)}.")
+        hint = did_you_mean(name, _SHIPPED, f"known are {', '.join(_SHIPPED)}.")
+        raise UsageError(f"scikit-learn ships no table {name!r} for use here; {hint}")
     loaded = _SHIPPED[name](as_frame=True)
     frame: pd.DataFrame = loaded.frame
     labels = getattr(loaded, "target_names", None)
@@ -76,10 +74,8 @@ def _refuse_unreadable(path: Path, source: str) -> None:
     if path.is_dir():
         raise UsageError(f"{where}, and {path} is a folder: name the file in it.")
     if not path.is_file():
-        near = path.parent.is_dir() and difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.iterdir()], n=1
-        )
-        hint = f"did you mean {near[0]!r}?" if near else "paths are relative to the scenario file."
+        there = [beside.name for beside in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, there, "paths are relative to the scenario file.")
         raise UsageError(f"{where}, and there is no file {path}; {hint}")
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise UsageError(f"{where}, and only .csv and .parquet files are read: write the table as one of these.")

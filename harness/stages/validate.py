@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from harness.errors import HarnessError
+from harness.errors import InfrastructureError
 from harness.ports import Predictor
 from harness.records.candidate import MINIMISED, Candidate, Check, CheckName, Endpoint, Signature
 from harness.records.rows import Batch, Prediction
@@ -133,8 +133,8 @@ def wire_check(
         with Connection(endpoint) as connection:
             bodies = [connection.infer(encode_request(part, candidate.signature)) for part in parts]
         answers = _joined([decode_response(body, candidate.signature) for body in bodies])
-    except (HarnessError, OSError, ValueError, http.client.HTTPException) as error:
-        detail = f"the server did not answer the holdout rows: {type(error).__name__}: {error}"[:400]
+    except (InfrastructureError, ValueError) as error:
+        detail = f"the server did not answer the holdout rows: {error}"[:400]
         return _check(candidate, "same_over_the_wire", False, detail, runtime=runtime, target=target)
     # In the same portions: BLAS adds up one row otherwise than a thousand.
     loaded = _joined([predict(part) for part in parts])
@@ -157,15 +157,15 @@ class Connection:
         self._http = http.client.HTTPConnection(str(address.hostname), address.port, timeout=_REQUEST_TIMEOUT_S)
 
     def infer(self, body: bytes) -> bytes:
-        """The answer's body.
-
-        Raises OSError or http.client.HTTPException where the server fails, ValueError where it refuses the request.
-        """
-        self._http.request("POST", self._path, body, {"content-type": "application/json"})
-        response = self._http.getresponse()
-        answer = response.read()
+        """The answer's body. Raises InfrastructureError where there is none, or the server refuses the request."""
+        try:
+            self._http.request("POST", self._path, body, {"content-type": "application/json"})
+            response = self._http.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise InfrastructureError(f"{type(error).__name__}: {error}") from error
         if response.status != 200:
-            raise ValueError(f"HTTP {response.status}: {answer[:200].decode(errors='replace')}")
+            raise InfrastructureError(f"HTTP {response.status}: {answer[:200].decode(errors='replace')}")
         return answer
 
     def __enter__(self) -> Self:

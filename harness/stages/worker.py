@@ -41,7 +41,7 @@ class Worker:
 
     def __init__(self, worker: int, frame: "pd.DataFrame", target: NDArray[Any], signature: Signature) -> None:
         self.worker = worker
-        self.frame = frame
+        self._frame = frame
         self.target = target
         self._signature = signature
         self._clock = SystemClock()
@@ -63,15 +63,6 @@ class Worker:
     def running(self) -> Configuration:
         """The configuration that is being evaluated; empty: none."""
         return self._running
-
-    def build(self, configuration: Configuration) -> SklearnPipeline:
-        """The unfitted pipeline of a configuration."""
-        return build(configuration, self._signature, self._asked.seed)
-
-    def score(self, pipeline: SklearnPipeline, rows: NDArray[np.intp]) -> float:
-        """The problem's metric of a fitted pipeline on some rows of the table."""
-        prediction = predict(pipeline, self.frame.iloc[rows], self._asked.task)
-        return score(self._asked.metric, self.target[rows], prediction)
 
     def evaluate(self, configuration: Configuration) -> Evaluated:
         """Fit and score a configuration on every fold, on one thread."""
@@ -123,13 +114,20 @@ class Worker:
     def _fold_scores(self, configuration: Configuration) -> tuple[float, ...]:
         found: list[float] = []
         for fit_rows, score_rows in self._folds:
-            pipeline = self.build(configuration)
-            pipeline.fit(self.frame.iloc[fit_rows], self.target[fit_rows])
-            value = self.score(pipeline, score_rows)
+            pipeline = self._build(configuration)
+            pipeline.fit(self._frame.iloc[fit_rows], self.target[fit_rows])
+            value = self._score(pipeline, score_rows)
             if not math.isfinite(value):
                 raise NonfiniteScoreError(f"{self._asked.metric} is {value} on fold {len(found)}")
             found.append(value)
         return tuple(found)
+
+    def _build(self, configuration: Configuration) -> SklearnPipeline:
+        return build(configuration, self._signature, self._asked.seed)
+
+    def _score(self, pipeline: SklearnPipeline, rows: NDArray[np.intp]) -> float:
+        prediction = predict(pipeline, self._frame.iloc[rows], self._asked.task)
+        return score(self._asked.metric, self.target[rows], prediction)
 
 
 def _cause(error: Exception) -> Cause:

@@ -3,7 +3,6 @@
 In: the path or text of a TOML file, and `key=value` overrides. Out: `Scenario`.
 """
 
-import difflib
 import json
 import re
 import tomllib
@@ -15,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.records.scenario import Scenario
 
 _SHOWN_PROBLEMS = 5
@@ -29,9 +28,9 @@ def read_scenario(path: Path, overrides: Sequence[str] = ()) -> tuple[Scenario, 
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.glob("*.toml")), n=1)
-        hint = f" Did you mean {path.parent / near[0]}?" if near else " `harness list scenarios` shows those at hand."
-        raise UsageError(f"There is no scenario file {path}.{hint}") from None
+        there = sorted(beside.name for beside in path.parent.glob("*.toml"))
+        hint = did_you_mean(path.name, there, "`harness list scenarios` shows those at hand.")
+        raise UsageError(f"There is no scenario file {path}; {hint}") from None
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder; give the path of a scenario file, such as {path}/smoke.toml.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -130,8 +129,8 @@ def _problem(details: Any) -> str:
     key = ".".join(str(part) for part in location) or "the scenario"
     match details["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1, cutoff=0.5)
-            return f"unknown key {key}" + (f" (did you mean {near[0]}?)" if near else "")
+            hint = did_you_mean(str(location[-1]), _known_keys(location[:-1]), "")
+            return f"unknown key {key}" + (f" ({hint})" if hint else "")
         case "missing":
             return f"{key} is missing"
         case "value_error":

@@ -142,16 +142,16 @@ def test_no_time_is_no_trial(name: str) -> None:
 class Half(Worker):
     """A worker for which one family always fails."""
 
-    def build(self, configuration: Configuration) -> Any:
+    def _build(self, configuration: Configuration) -> Any:
         if configuration["family"] == "logistic":
             raise MemoryError("too big for this worker")
-        return super().build(configuration)
+        return super()._build(configuration)
 
 
 class Broken(Worker):
     """A worker for which every family fails."""
 
-    def build(self, configuration: Configuration) -> Any:
+    def _build(self, configuration: Configuration) -> Any:
         raise ValueError("nothing fits this table")
 
 

@@ -99,7 +99,7 @@ def test_numbers_are_scaled_where_the_family_wants_it() -> None:
     ("configuration", "told"),
     [
         ({}, "names its model under 'family'"),
-        ({"family": "logistik"}, "did you mean 'logistic'"),
+        ({"family": "logistik"}, "did you mean logistic"),
         ({"family": "logistic", "c": 1.0}, "no parameter 'c'"),
         ({"family": "logistic", "C": "high"}, "'C' of the model family 'logistic' is a finite number, not 'high'"),
         ({"family": "logistic", "C": float("nan")}, "is a finite number"),

@@ -202,8 +202,8 @@ REFUSED = {
     "blank lines only": ("\n\n", {}, "has no columns"),
     "a header only": ("x,colour,target\n", {}, "a header and no rows"),
     "another separator": (csv().replace(",", ";"), {}, "single column.*separated by ';'"),
-    "an absent target": (csv("x,colour,targets"), {}, "'target', which .* does not have; did you mean 'targets'"),
-    "an unknown column to drop": (csv(), {"drop": ("color",)}, "`data.drop` names .*'color'.*did you mean 'colour'"),
+    "an absent target": (csv("x,colour,targets"), {}, "'target', which .* does not have; did you mean targets"),
+    "an unknown column to drop": (csv(), {"drop": ("color",)}, "`data.drop` names .*'color'.*did you mean colour"),
     "an unknown date": (csv(), {"dates": ("day",)}, "`data.dates` names the column 'day'.*its columns are x, colour"),
     "a dropped target": (csv(), {"drop": ("target",)}, "the column to predict: remove it from there"),
     "nothing left": (csv(), {"drop": ("x", "colour")}, "no column is left"),
@@ -247,9 +247,9 @@ def test_a_table_that_cannot_be_searched_is_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("sklearn:iriss", "did you mean 'iris'"),
+        ("sklearn:iriss", "did you mean iris"),
         ("openml:61", "tables cannot be read from 'openml'"),
-        ("tables.csv", "did you mean 'table.csv'"),
+        ("tables.csv", "did you mean table.csv"),
         ("nowhere/table.csv", "paths are relative to the scenario file"),
         ("folder.csv", "is a folder"),
         ("table.xlsx", "only .csv and .parquet files are read"),

@@ -58,7 +58,7 @@ class Scripted(Worker):
     error: Exception | None = None
     answer = 0.5
 
-    def build(self, configuration: Configuration) -> SklearnPipeline:
+    def _build(self, configuration: Configuration) -> SklearnPipeline:
         return self
 
     def fit(self, frame: Any, target: Any) -> None:

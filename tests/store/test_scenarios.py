@@ -94,7 +94,7 @@ def test_a_key_given_twice_is_refused() -> None:
 
 def test_a_missing_file_is_told_with_the_nearest_one(tmp_path: Path) -> None:
     (tmp_path / "smoke.toml").write_text(GOOD)
-    with pytest.raises(UsageError, match=r"Did you mean .*smoke\.toml\?"):
+    with pytest.raises(UsageError, match=r"did you mean smoke\.toml\?"):
         read_scenario(tmp_path / "smok.toml")
     with pytest.raises(UsageError, match="is a folder"):
         read_scenario(tmp_path)
