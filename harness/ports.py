@@ -114,7 +114,11 @@ class Servable:
 
 
 class Target(Protocol):
-    """Where a candidate is served."""
+    """Where a candidate is served.
+
+    One that listens on a port of the user's choice has it as its parameter `port`, 0 for any: a run looks whether it
+    can be had before it begins.
+    """
 
     bare: ClassVar[bool]
     """It serves nothing of ours: no bundle, no candidate, no runtime."""

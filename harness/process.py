@@ -2,8 +2,8 @@
 
 In: a command, cores, a log file. Out: `child`, a running process that is gone when its block is left, and
 `child_servers`, several that share one port; `die_with_parent`, which a child calls in its own main, so that it is gone
-too when the parent is killed; `wait_ready`, for whatever answers HTTP; `on_cores`; `log_tail`. A child is only ever
-stopped by its own id.
+too when the parent is killed; `refuse_taken`, for ports; `wait_ready`, for whatever answers HTTP; `on_cores`;
+`log_tail`. A child is only ever stopped by its own id.
 """
 
 import contextlib
@@ -197,6 +197,14 @@ def log_tail(log: Path, lines: int = 15) -> str:
     return "\n".join(text.splitlines()[-lines:]) or "(it printed nothing)"
 
 
+def refuse_taken(port: int) -> None:
+    """Raises UsageError where nobody could listen on a loopback port now; 0 stands for any, which can be had."""
+    try:
+        socket.create_server((LOOPBACK, port)).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"Cannot listen on {LOOPBACK}:{port}: {error}. Choose another port, or 0 for any.") from error
+
+
 def wait_ready(
     url: str,
     *,
@@ -232,18 +240,17 @@ def _printed(log: Path | None) -> str:
 
 def _listening(port: int, count: int) -> list[socket.socket]:
     """`count` sockets that listen on one loopback port; the kernel spreads connections over them."""
+    # Sockets that may share a port may share it with a stranger's too; one that may not finds out.
+    refuse_taken(port)
     made: list[socket.socket] = []
     try:
-        if count > 1 and port != 0:
-            # Sockets that may share a port may share it with a stranger's too; one that may not finds out.
-            socket.create_server((LOOPBACK, port)).close()
         for _ in range(count):
             made.append(socket.create_server((LOOPBACK, port), backlog=BACKLOG, reuse_port=count > 1))
             port = made[0].getsockname()[1]
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         for sock in made:
             sock.close()
-        raise UsageError(f"Cannot listen on {LOOPBACK}:{port}: {error}. Choose another port, or 0 for any.") from error
+        raise InfrastructureError(f"Cannot listen on {LOOPBACK}:{port}: {error}.") from error
     return made
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from harness.analysis.ranking import failed_checks
 from harness.analysis.reduce import reduce_step, rung
 from harness.clock import Clock
-from harness.errors import InfrastructureError, NotConvertibleError
+from harness.errors import InfrastructureError, NotConvertibleError, UsageError
 from harness.pipeline.plan import steps
 from harness.plugins import plugin
 from harness.ports import Predictor, Problem, Servable, Target
@@ -226,12 +226,12 @@ def _drive(work: Work, cell: Cell, load: Generator) -> None:
 def _blamed_on(cause: Cause, work: Work) -> Iterator[None]:
     """What the machine does not do in here is the cell's failure, for this cause, and not the end of the run.
 
-    One target that does not start must not cost all that was measured before. What the run itself stands on, its
-    database and its disk, is written outside such blocks.
+    One target that does not start, or whose port was taken meanwhile, must not cost all that was measured before. What
+    the run itself stands on, its database and its disk, is written outside such blocks.
     """
     try:
         yield
-    except InfrastructureError as error:
+    except (InfrastructureError, UsageError) as error:
         raise CellFailedError(cause, str(error).replace(f"{work.folder.path}/", "")) from error
 
 

@@ -7,7 +7,7 @@ unit: a finished one is never done again, an unfinished one is begun anew.
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from harness.pipeline.cells import (
 from harness.pipeline.plan import Plan, resolved
 from harness.pipeline.report import write_report
 from harness.ports import Problem
+from harness.process import refuse_taken
 from harness.ray_session import ray_session
 from harness.records.finding import Answer, Document
 from harness.records.ledger import Ledger
@@ -81,6 +82,7 @@ def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, aro
     metric_of(scenario, table)
     name = scenario_name(scenario_file)
     with locked(around.results), disk_failures():
+        _refuse_taken_ports(plan.cells)
         started_utc = around.clock.utc_label()
         folder = new_run(around.results, run_id or f"{re.sub('[-:]', '', started_utc)}-{name}"[:100])
         write_atomically(folder.scenario, text.encode())
@@ -110,7 +112,16 @@ def resume(run_id: str, around: Surroundings) -> Finished:
             plan = resolved(parse_scenario(folder.scenario.read_text(encoding="utf-8"), where), where)
             table = load_table(plan.scenario.data, Path(ledger.run.data_folder))
             _refuse_another(folder, ledger, plan, table)
+            _refuse_taken_ports(_left(plan, ledger))
             return _worked_off(folder, database, plan, table, around)
+
+
+def _refuse_taken_ports(cells: Iterable[Cell]) -> None:
+    for target, port in sorted({(str(cell.target), int(cell.parameters.get("port", 0))) for cell in cells}):
+        try:
+            refuse_taken(port)
+        except UsageError as error:
+            raise UsageError(f"The target {target}: {error}") from None
 
 
 def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, table: Table) -> None:
@@ -138,8 +149,8 @@ def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, table: Table)
 
 def _worked_off(folder: RunFolder, database: Database, plan: Plan, table: Table, around: Surroundings) -> Finished:
     ledger = database.ledger()
-    ended = {result.id for result in ledger.results if _has_ended(result)}
-    teller = _Teller(plan, around, ended)
+    left = _left(plan, ledger)
+    teller = _Teller(plan, around, left)
 
     def work(cell: Cell) -> Work:
         return Work(
@@ -152,7 +163,6 @@ def _worked_off(folder: RunFolder, database: Database, plan: Plan, table: Table,
             tell=teller.of(cell),
         )
 
-    left = [cell for cell in plan.cells if cell.id not in ended]
     _search(plan, [cell for cell in left if cell.kind == "search"], table, work, around)
     _refuse_nothing_found(database.ledger())
     for cell in left:
@@ -220,6 +230,12 @@ def _done(work: Work, cell: Cell, do: Callable[[Work, Cell], Told]) -> None:
     work.tell(f"failed: {failure.message}" if failure else "done")
 
 
+def _left(plan: Plan, ledger: Ledger) -> list[Cell]:
+    """The cells that are still to be done."""
+    ended = {result.id for result in ledger.results if _has_ended(result)}
+    return [cell for cell in plan.cells if cell.id not in ended]
+
+
 def _has_ended(result: CellResult) -> bool:
     return result.state is not CellState.OPEN and not (result.failure and result.failure.cause in INFRASTRUCTURE)
 
@@ -237,14 +253,14 @@ def _refuse_nothing_found(ledger: Ledger) -> None:
 class _Teller:
     """Says how far a run is, and how long it may still take."""
 
-    def __init__(self, plan: Plan, around: Surroundings, ended: set[str]) -> None:
+    def __init__(self, plan: Plan, around: Surroundings, left: Sequence[Cell]) -> None:
         self._around = around
         self._cells = len(plan.cells)
         self._positions = {cell.id: position for position, cell in enumerate(plan.cells)}
         self._left_s: dict[str, float] = {}
-        left_s = 0.0
+        ahead, left_s = {cell.id for cell in left}, 0.0
         for cell, estimate_s in reversed(list(zip(plan.cells, plan.estimates_s, strict=True))):
-            left_s += 0.0 if cell.id in ended else estimate_s
+            left_s += estimate_s if cell.id in ahead else 0.0
             self._left_s[cell.id] = left_s
 
     def of(self, cell: Cell) -> Callable[[str], None]:

@@ -25,7 +25,7 @@ class External:
     bare: ClassVar[bool] = True
 
     url: str = ""
-    """Scheme, host and port, such as `http://10.0.0.7:8080`."""
+    """Plain HTTP, host and port, such as `http://10.0.0.7:8080`."""
     model: str = ""
     """Name under `/v2/models/`."""
     ready_timeout_s: float = 10.0
@@ -33,8 +33,11 @@ class External:
     def __post_init__(self) -> None:
         # Both have a default only so that a scenario that forgets one is told so, and how to write it.
         parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ValueError(f"`url` is scheme, host and port, as in http://host:8080, not {self.url!r}")
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ValueError(
+                f"`url` is scheme, host and port, as in http://host:8080, not {self.url!r}; the load generator speaks "
+                "plain HTTP, so name the point behind which TLS ends"
+            )
         if not self.model:
             raise ValueError("`model` is the name of the model there")
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
 from harness.ports import Servable
-from harness.process import LOOPBACK, log_tail, wait_ready
+from harness.process import LOOPBACK, log_tail, refuse_taken, wait_ready
 from harness.ray_session import local_ray
 from harness.records.candidate import Endpoint
 from harness.sweeper import swept
@@ -58,7 +58,9 @@ class RayServe:
             raise UsageError("The target ray_serve serves a candidate in a runtime, and was given none.")
         clock = SystemClock()
         began_s = clock.monotonic_s()
-        port = _checked_port(self.port)
+        # The proxy binds it itself: between this look and that, someone else may take it.
+        refuse_taken(self.port)
+        port = self.port or _free_port()
         switches = self._switches()
         with swept("rs") as folder, contextlib.ExitStack() as stack:
             stack.callback(_keep_logs, folder, servable.log)
@@ -178,17 +180,6 @@ def _surroundings(folder: Path) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
     }
-
-
-def _checked_port(port: int) -> int:
-    """A port for the proxy, which binds it itself: between this look and that, someone else may take it."""
-    if port == 0:
-        return _free_port()
-    try:
-        socket.create_server((LOOPBACK, port)).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"Cannot listen on {LOOPBACK}:{port}: {error}. Choose another port, or 0 for any.") from error
-    return port
 
 
 def _free_port() -> int:

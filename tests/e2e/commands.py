@@ -53,7 +53,8 @@ def interrupted(arguments: Sequence[str], said: str, how: signal.Signals) -> tup
 
 def left_running(results: Path, before: set[int], patience_s: float = 20.0) -> list[str]:
     """Processes that were not there before and still are, after a moment to die: children, Ray, servers, generators."""
-    marks = (str(results), "harness.server", "harness.targets.null", "locust", "raylet", "gcs_server", "haproxy")
+    servers = ("harness.server", "harness.targets.null", "haproxy")
+    marks = (str(results), *servers, "harness.sweeper", "locust", "ray::", "raylet", "gcs_server")
     deadline_s = time.perf_counter() + patience_s
     while True:
         found = []

@@ -1,6 +1,7 @@
 """A run that is stopped, however rudely, leaves nothing running, and goes on where it was."""
 
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, command, harness, interrupted, short
 
-from harness.records.run import CellState
+from harness.records.run import Cause, CellState
 from harness.store.database import Database
 
 
@@ -73,4 +74,29 @@ def test_a_second_run_in_the_same_results_is_refused(tmp_path: Path, nothing_lef
         first.send_signal(signal.SIGTERM)
         first.stderr.read()
     assert not (tmp_path / "second").exists()
+    assert nothing_left() == []
+
+
+def test_a_taken_port_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = harness(*short(tmp_path, "crowded", f"serve.0.parameters.port={port}"))
+    assert refused.returncode == 2, refused.stderr
+    assert f"Cannot listen on 127.0.0.1:{port}" in refused.stderr
+    assert not (tmp_path / "crowded").exists()
+
+
+@pytest.mark.long
+def test_a_server_that_is_never_ready_is_a_row_and_resuming_tries_it_again(
+    tmp_path: Path, nothing_left: Callable[[], list[str]]
+) -> None:
+    done = harness(*short(tmp_path, "late", "serve.1.parameters.ready_timeout_s=0.001"))
+    assert done.returncode == 5, done.stderr
+    assert "was not ready" in (tmp_path / "late" / "report" / "report.md").read_text()
+    with Database.open(tmp_path / "late" / "run.db") as database:
+        results = database.ledger().results
+    assert [(result.kind, result.failure.cause) for result in results if result.failure] == [("serve", Cause.TARGET)]
+    again = harness("run", "--resume", "late", "--results", str(tmp_path))
+    assert again.returncode == 5, again.stderr
+    assert again.stderr.count(": begun") == 1
     assert nothing_left() == []
