@@ -137,7 +137,7 @@ def _generator_warnings(exchanges: Columns, measured: NDArray[np.bool_], start_n
     if planned == 0 or abs(left - planned) <= max(2, RATE_SLACK * planned):
         return []
     off = f"{format_number(abs(left / planned - 1), Unit.SHARE)} {'more' if left > planned else 'less'}"
-    return [f"The generator sent {left:,} requests where {planned:,} were planned ({off})."]
+    return [f"While the step was measured the generator sent {left:,} requests where {planned:,} were due ({off})."]
 
 
 def _lag_warnings(step: Step, lag_p99_s: float | None, p99_s: float | None) -> list[str]:
