@@ -6,6 +6,9 @@ RUN ?= latest
 VENV := .venv
 BIN := $(VENV)/bin
 
+# A run starts dozens of processes, and compiling what they import takes each of them seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup bench test test-long lint report gate serve clean
 

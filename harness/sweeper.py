@@ -17,10 +17,13 @@ from pathlib import Path
 
 import psutil
 
+from harness.clock import SystemClock
+
 GRACE_S = 5.0
 """How long those processes have to end by themselves, after which they are killed."""
 
 _ROUNDS_AT_MOST = 20
+_POLL_S = 0.05
 _MARK = "HARNESS_SWEPT"
 _PATH_LENGTH = 40
 """Ray puts sockets some 66 characters below its folder, and a socket's path must stay under 108."""
@@ -63,13 +66,30 @@ def sweep(folder: Path) -> None:
         if not ours:
             break
         # psutil knows a process by its id and the time it began: one that merely got the same id is never touched.
-        _, alive = psutil.wait_procs(ours, timeout=grace_s)
-        for process in alive:
+        for process in _still_running(ours, grace_s):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(alive, timeout=GRACE_S)
+        _still_running(ours, GRACE_S)
         grace_s = 0.0
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _still_running(processes: list[psutil.Process], patience_s: float) -> list[psutil.Process]:
+    """Those that run on for so long; one that is dead and waits to be reaped does not."""
+    clock = SystemClock()
+    deadline_s = clock.monotonic_s() + patience_s
+    while True:
+        running = [process for process in processes if _runs(process)]
+        if not running or clock.monotonic_s() >= deadline_s:
+            return running
+        clock.sleep(_POLL_S)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _belongs(process: psutil.Process, folder: Path) -> bool:

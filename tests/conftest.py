@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from harness.analysis.document import document
+from harness.analysis.findings import findings
 from harness.records.finding import Document
 
 # No deadline: a busy machine is no counterexample.
@@ -30,4 +31,4 @@ def ledgers() -> ModuleType:
 def whole_document(ledgers: ModuleType) -> Document:
     """The report of `ledgers.whole_run()`; drawn once, for all that only read it."""
     story = ledgers.whole_run()
-    return document(story.ledger(), story.reduced())
+    return document(findings(story.ledger(), story.reduced()))

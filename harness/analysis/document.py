@@ -1,13 +1,13 @@
 """The report as a document: what was found, in the order in which a reader needs it.
 
-In: a run's ledger and its reduced steps (`read_steps` makes them from the run folder, one file at a time).
-Out: `Document`, which the exporters turn into bytes. The same records give the same document.
+In: `Findings`, for which `read_steps` reduces the exchanges of the run folder, one file at a time. Out: `Document`,
+which the exporters turn into bytes. The same records give the same document.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from harness.analysis import load_tables, tables
-from harness.analysis.findings import Findings, findings
+from harness.analysis.findings import Findings
 from harness.analysis.reduce import reduce_step
 from harness.analysis.summary import summary
 from harness.records.finding import Chart, Document, Section, Table
@@ -32,12 +32,11 @@ def read_steps(folder: RunFolder, ledger: Ledger) -> tuple[StepResult, ...]:
     return tuple(results)
 
 
-def document(ledger: Ledger, results: Sequence[StepResult]) -> Document:
+def document(found: Findings) -> Document:
     """The whole report of a run."""
-    found = findings(ledger, results)
     warnings = tuple(_warnings(found))
     return Document(
-        title=ledger.scenario.question,
+        title=found.ledger.scenario.question,
         recommendation=found.ranking.sentence,
         warnings=warnings,
         sections=tuple(_sections(found)),

@@ -127,11 +127,10 @@ def gate_verb(options: argparse.Namespace) -> int:
     """Say what the gates of a run say."""
     from harness.analysis.gate import self_test
     from harness.errors import NotTrustworthyError
-    from harness.pipeline.report import read_document
-    from harness.pipeline.run import EXIT_CODES
+    from harness.pipeline.report import read_findings
     from harness.store.runs import find_run
 
-    verdict = read_document(find_run(options.results, options.run)).verdict
+    verdict = read_findings(find_run(options.results, options.run)).verdict
     if not verdict.gates:
         raise NotTrustworthyError(
             f"The scenario of {options.run} has no gate: name an expected score, an objective, or [[gates]]."
@@ -148,7 +147,7 @@ def gate_verb(options: argparse.Namespace) -> int:
     else:
         for gate in verdict.gates:
             data(f"{gate.answer:<12} {gate.name}: {gate.sentence}")
-    return EXIT_CODES[verdict.answer]
+    return verdict.exit_code
 
 
 def serve_verb(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.analysis.document import document, read_steps
+from harness.analysis.findings import Findings, findings
 from harness.plugins import installed, plugin
 from harness.ports import Exporter
 from harness.records.finding import Document
@@ -18,17 +19,17 @@ from harness.store.files import write_atomically
 from harness.store.runs import RunFolder
 
 
-def read_document(folder: RunFolder) -> Document:
-    """Everything there is to say of a run."""
+def read_findings(folder: RunFolder) -> Findings:
+    """Everything that a run's records support."""
     with Database.open(folder.database) as database:
         ledger = database.ledger()
-    return document(ledger, read_steps(folder, ledger))
+    return findings(ledger, read_steps(folder, ledger))
 
 
 def write_report(folder: RunFolder, formats: Sequence[str] = ()) -> Document:
     """Write the report in some formats (none named: all), replacing what was there."""
     exporters: list[Exporter] = [plugin("exporters", name) for name in formats or installed("exporters")]
-    told = read_document(folder)
+    told = document(read_findings(folder))
     made = Path(tempfile.mkdtemp(prefix=".report-", dir=folder.path))
     try:
         for exporter in exporters:

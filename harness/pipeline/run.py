@@ -29,7 +29,7 @@ from harness.pipeline.report import write_report
 from harness.ports import Problem
 from harness.process import refuse_taken
 from harness.ray_session import ray_session
-from harness.records.finding import Answer, Document
+from harness.records.finding import Document
 from harness.records.ledger import Ledger
 from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Run
 from harness.records.scenario import Cell
@@ -41,12 +41,6 @@ from harness.store.database import Database
 from harness.store.files import write_atomically
 from harness.store.runs import RunFolder, disk_failures, find_run, locked, new_run
 from harness.store.scenarios import parse_scenario, read_scenario, scenario_name
-
-EXIT_CODES = {
-    Answer.PASS: ExitCode.GOOD,
-    Answer.FAIL: ExitCode.GATE_FAILED,
-    Answer.INCONCLUSIVE: ExitCode.NOT_TRUSTWORTHY,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +65,7 @@ class Finished:
     @property
     def exit_code(self) -> ExitCode:
         """5 where the machine failed a cell, else what the gates say."""
-        return ExitCode.INFRASTRUCTURE if self.failed else EXIT_CODES[self.document.verdict.answer]
+        return ExitCode.INFRASTRUCTURE if self.failed else self.document.verdict.exit_code
 
 
 def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, around: Surroundings) -> Finished:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from harness.errors import ExitCode
 from harness.records.frozen import Frozen
 from harness.records.load import StepResult
 from harness.units import Unit, format_number
@@ -111,6 +112,18 @@ class Verdict(Frozen):
             if answer in answers:
                 return answer
         return Answer.PASS
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The answer as a job is told of it."""
+        return _EXIT_CODES[self.answer]
+
+
+_EXIT_CODES = {
+    Answer.PASS: ExitCode.GOOD,
+    Answer.FAIL: ExitCode.GATE_FAILED,
+    Answer.INCONCLUSIVE: ExitCode.NOT_TRUSTWORTHY,
+}
 
 
 @dataclass(frozen=True, slots=True)

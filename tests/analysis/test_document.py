@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.document import document, read_steps
+from harness.analysis.findings import findings
 from harness.analysis.summary import schema
 from harness.errors import IntegrityError
 from harness.records.candidate import Artifact
@@ -20,7 +21,7 @@ SUMMARY_SCHEMA = Path(__file__).parents[2] / "harness" / "exporters" / "summary.
 
 
 def told(story: object) -> Document:
-    return document(story.ledger(), story.reduced())  # type: ignore[attr-defined]
+    return document(findings(story.ledger(), story.reduced()))  # type: ignore[attr-defined]
 
 
 def tables(found: Document) -> dict[str, Table]:

@@ -13,6 +13,7 @@ import pytest
 
 import harness.exporters
 from harness.analysis.document import document
+from harness.analysis.findings import findings
 from harness.ports import Exporter
 from harness.records.finding import Document
 
@@ -63,7 +64,7 @@ def test_two_documents_of_the_same_records_give_the_same_bytes(ledgers: ModuleTy
         story.searched("optuna_search", [0.9, None, 0.95])
         story.candidate("optuna_search", 0.99, 0.985, 0.995)
         story.loaded(story.cell("serve", "optuna_search"), 1000.0, (400, 1200))
-        made = document(story.ledger(), story.reduced())
+        made = document(findings(story.ledger(), story.reduced()))
         return [dict(exporter(name).export(made)) for name in NAMES]
 
     assert exported() == exported()
@@ -71,7 +72,7 @@ def test_two_documents_of_the_same_records_give_the_same_bytes(ledgers: ModuleTy
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_run_has_a_report_too(name: str, ledgers: ModuleType) -> None:
-    files = exporter(name).export(document(ledgers.Story().ledger(), ()))
+    files = exporter(name).export(document(findings(ledgers.Story().ledger(), ())))
     assert files or name == "png"
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import harness.exporters
 from harness.analysis.document import document
+from harness.analysis.findings import findings
 from harness.exporters.csv import Csv
 from harness.exporters.html import Html
 from harness.exporters.json import Json
@@ -58,7 +59,7 @@ def nasty(ledgers: ModuleType) -> Document:
     story.loaded(story.cell("serve", "optuna_search"), 1000.0, (400, 1200))
     failed = Failure(cause=Cause.TARGET, message=NASTY)
     story.done(story.cell("serve", "baseline"), failure=failed)
-    found: Document = document(story.ledger(), story.reduced())
+    found: Document = document(findings(story.ledger(), story.reduced()))
     return found
 
 
