@@ -49,7 +49,7 @@ def format_number(value: float | None, unit: Unit) -> str:
         case Unit.COUNT:
             return f"{value:,.0f}"
         case Unit.SCORE:
-            return f"{value:.4f}" if abs(value) < 10 else _three_digits(value)
+            return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 10 else _three_digits(value)
 
 
 def format_bound(value: float, unit: Unit) -> str:

@@ -27,6 +27,8 @@ from harness.units import MISSING, Unit, format_bound, format_number
         (1234567, Unit.COUNT, "1,234,567"),
         (0.97251, Unit.SCORE, "0.9725"),
         (54.321, Unit.SCORE, "54.3"),
+        (0.00003, Unit.SCORE, "3e-05"),
+        (0.0, Unit.SCORE, "0.0000"),
         (None, Unit.SECONDS, MISSING),
         (math.nan, Unit.RPS, MISSING),
         (math.inf, Unit.SECONDS, "inf"),

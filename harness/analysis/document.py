@@ -13,7 +13,7 @@ from harness.analysis.summary import summary
 from harness.records.finding import Chart, Document, Section, Table
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
-from harness.stats.quantile import sample_floor
+from harness.stats.quantile import SLOTS, sample_floor
 from harness.store.exchanges import read_exchanges, refuse_altered
 from harness.store.runs import RunFolder
 from harness.units import Unit, format_bound
@@ -42,6 +42,7 @@ def document(found: Findings) -> Document:
         sections=tuple(_sections(found)),
         summary=summary(found, warnings).model_dump(mode="json"),
         verdict=found.verdict,
+        exit_code=found.exit_code,
         steps=found.results,
     )
 
@@ -160,12 +161,14 @@ def _method(found: Findings) -> Iterator[str]:
             "empirical distribution) over successes; failed, dropped and censored requests count as errors."
         )
         yield (
-            "Intervals are 95 %: the wider of exact order statistics and a bootstrap over thirty slots of time, as "
-            "neighbouring requests wait for the same things. A percentile whose sample cannot bound it is not printed: "
+            f"Intervals are meant to hold in 95 of 100 steps: the wider of exact order statistics and one over {SLOTS} "
+            "slots of time, as neighbouring requests wait for the same things. An end that the sample cannot bound is "
+            "left empty. On a simulated queue they held in 90 to 98 of 100 steps up to a load of 0.6, and in 86 to 95 "
+            "closer to saturation. A percentile that its sample cannot bound at all is not printed: "
             f"p99 needs {sample_floor(0.99):,} successes, p99.9 needs {sample_floor(0.999):,}."
         )
     yield (
         "Recommendation: among the candidates that passed their checks and carry the load inside the objective, the "
-        "best holdout score. All whose score interval overlaps the best one's are tied with it, and the tie goes to "
-        "capacity."
+        "best holdout score. All whose difference to it may be chance are tied with it (a 95 % interval of the "
+        "difference, over the same resampled rows for both), and the tie goes to capacity."
     )

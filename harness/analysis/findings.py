@@ -11,12 +11,16 @@ from functools import cached_property
 from harness.analysis.capacity import capacities
 from harness.analysis.gate import verdict
 from harness.analysis.ranking import ranking
+from harness.errors import ExitCode
 from harness.records.candidate import Trial, better
-from harness.records.finding import Capacity, Ranking, Verdict
+from harness.records.finding import Answer, Capacity, Ranking, Verdict
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
 from harness.records.run import CellResult
 from harness.records.scenario import Cell, Metric
+
+ROOFLINE = "null"
+"""The target whose figures are those of the load generator."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,30 @@ class Findings:
         return {result.id: result for result in self.ledger.results}
 
     @property
+    def exit_code(self) -> ExitCode:
+        """What a job is told of the run: that the machine failed it, that it is not finished, or what its gates say."""
+        if self.ledger.failed_by_the_machine:
+            return ExitCode.INFRASTRUCTURE
+        if self.ledger.run.finished_utc is None or self.verdict.answer is Answer.INCONCLUSIVE:
+            return ExitCode.NOT_TRUSTWORTHY
+        return ExitCode.GATE_FAILED if self.verdict.answer is Answer.FAIL else ExitCode.GOOD
+
+    @property
     def metric(self) -> Metric | None:
         """What was searched for; None where there is no candidate to tell and the scenario leaves it open."""
         return next((one.metric for one in self.ledger.candidates), self.ledger.scenario.search.metric)
 
     @property
     def recommended_cell(self) -> Capacity | None:
-        """The served cell of the recommendation; of a run without candidates, the best one there is."""
+        """The served cell of the recommendation; of a run that serves no candidate, the best of the user's own."""
         for standing in self.ranking.standings:
             if standing.candidate == self.ranking.recommended:
                 return standing.capacity
-        bare = [one for one in self.capacities if one.candidate is None]
-        return max(bare, key=lambda one: one.rate.value or -1.0, default=None)
+        if any(one.candidate is not None for one in self.capacities):
+            return None
+        # What the generator reaches against a server that computes nothing is no answer to anybody's question.
+        own = [one for one in self.capacities if one.target != ROOFLINE]
+        return max(own, key=lambda one: one.rate.value or -1.0, default=None)
 
     def label(self, cell_id: str) -> str:
         """A cell in a few words; its id where the plan does not know it."""

@@ -1,22 +1,20 @@
 """The gates of a run: pass, fail, or inconclusive.
 
-In: a scenario with its plan before the run (`refuse_unreal`); ledger, ranking, capacities and steps after it
-(`verdict`). Out: `Verdict`; and `self_test`, the proof that each of its gates can fail.
+In: ledger, ranking, capacities and steps. Out: `Verdict`; and `known_gates`, what a scenario asks.
 
 A gate is decided by the value of its figure, as the scenario's author wrote a bound for a value. Where the figure did
 not earn a number the gate is inconclusive, with the reason: a gate without data must not pass. So it is where a
 capacity is only known to be at least something, and the bound lies above that.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from harness.analysis.ranking import failed_checks
-from harness.errors import UsageError
 from harness.records.candidate import MINIMISED
 from harness.records.finding import Answer, Capacity, Estimate, GateVerdict, Ranking, Verdict
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
-from harness.records.scenario import BASELINE, Cell, Gate, Measure, Scenario
+from harness.records.scenario import Gate, Measure, Scenario
 from harness.units import Unit, format_bound, format_number
 
 EXPECTED_SCORE = "expected-score"
@@ -36,62 +34,18 @@ _WORDS: dict[Unit, str] = {
     Unit.SHARE: "the share of errors",
 }
 
-_LARGEST: dict[Unit, float] = {Unit.SHARE: 1.0}
-_SMALLEST: dict[Unit, float] = {Unit.SHARE: 0.0, Unit.SECONDS: 0.0, Unit.RPS: 0.0}
-"""Values that a figure cannot pass, so a bound there cannot fail."""
-
 
 def known_gates(scenario: Scenario) -> tuple[Gate, ...]:
     """The scenario's gates after those that follow from its expected score and its objective."""
     implied = []
     expect, objective = scenario.expect, scenario.load.objective
     if expect.score_at_least is not None or expect.score_at_most is not None:
-        bounds = {"at_least": expect.score_at_least} if _maximised(scenario) else {"at_most": expect.score_at_most}
+        bounds = {"at_least": expect.score_at_least} if maximised(scenario) else {"at_most": expect.score_at_most}
         if None not in bounds.values():
             implied.append(Gate.model_validate({"name": EXPECTED_SCORE, "measure": "score", **bounds}))
     if objective is not None and scenario.serve:
         implied.append(Gate(name=OBJECTIVE, measure="capacity_rps", at_least=objective.rate_rps or 0.0))
     return (*implied, *scenario.gates)
-
-
-def refuse_unreal(scenario: Scenario, plan: Collection[Cell]) -> None:
-    """Raise UsageError where a gate could never be decided, or never fail, before hours are spent on its run."""
-    expect, metric = scenario.expect, scenario.search.metric or "the default metric"
-    if (expect.score_at_most if _maximised(scenario) else expect.score_at_least) is not None:
-        wrong, right = (
-            ("score_at_most", "score_at_least") if _maximised(scenario) else ("score_at_least", "score_at_most")
-        )
-        raise UsageError(f"expect.{wrong} does not fit {metric}; write expect.{right} instead.")
-    serve_cells = [cell for cell in plan if cell.kind == "serve"]
-    candidates = {BASELINE, *scenario.search.engines}
-    runtimes = {cell.runtime for cell in serve_cells if cell.runtime}
-    targets = {cell.target for cell in serve_cells if cell.target}
-    for gate in scenario.gates:
-        where = f"The gate {gate.name}"
-        if gate.name in {EXPECTED_SCORE, OBJECTIVE}:
-            raise UsageError(f"{where} has the name of a gate that the harness makes itself; choose another one.")
-        if gate.measure != "score" and not serve_cells:
-            raise UsageError(
-                f"{where} measures {gate.measure}, but the scenario serves nothing: add a [[serve]] table."
-            )
-        if gate.measure != "score" and scenario.load.objective is None:
-            raise UsageError(
-                f"{where} measures {gate.measure}, at the step that carries the capacity, and without an objective "
-                "there is no such step: add [load.objective] with p99_s."
-            )
-        for kind, name, known in (
-            ("candidate", gate.candidate, candidates),
-            ("runtime", gate.runtime, runtimes),
-            ("target", gate.target, targets),
-        ):
-            if name is not None and name not in known:
-                has = ", ".join(sorted(known)) or "none"
-                raise UsageError(f"{where} names the {kind} {name}, which is not in the plan; it has: {has}.")
-        if gate.measure != "score" and not _cells_of(gate, serve_cells):
-            raise UsageError(f"{where} names a candidate, runtime and target that are never served together.")
-        bound, direction = _bound(gate)
-        if _cannot_fail(bound, direction, UNITS[gate.measure]):
-            raise UsageError(f"{where} can never fail: no {gate.measure} is beyond {bound:g}. Give it another bound.")
 
 
 def verdict(ledger: Ledger, ranking: Ranking, capacities: Sequence[Capacity], results: Sequence[StepResult]) -> Verdict:
@@ -105,8 +59,8 @@ def verdict(ledger: Ledger, ranking: Ranking, capacities: Sequence[Capacity], re
         elif gate.measure == "score":
             estimate, whose = _score_of(gate, ranking)
         else:
-            estimate, whose = _served(gate, ranking, capacities, results)
-        judged.append(judge(gate.name, estimate, *_bound(gate), whose))
+            estimate, whose = _served(gate, ledger, ranking, capacities, results)
+        judged.append(judge(gate.name, estimate, *bound_of(gate), whose))
     return Verdict(gates=tuple(judged))
 
 
@@ -127,30 +81,6 @@ def judge(name: str, estimate: Estimate, bound: float, direction: str, whose: st
     )
 
 
-def self_test(found: Verdict) -> list[str]:
-    """Complaints about gates that cannot give all three answers; empty where each can pass, fail and abstain.
-
-    Each gate is asked again about made-up figures on both sides of its bound, and about none.
-    """
-    complaints = []
-    for gate in found.gates:
-        unit, bound = gate.value.unit, gate.bound
-        step = max(abs(bound), 1.0) * 0.01
-        for value, expected in (
-            (bound + step, Answer.PASS if gate.direction == "at_least" else Answer.FAIL),
-            (bound - step, Answer.FAIL if gate.direction == "at_least" else Answer.PASS),
-            (None, Answer.INCONCLUSIVE),
-        ):
-            if value is not None:
-                value = min(max(value, _SMALLEST.get(unit, value)), _LARGEST.get(unit, value))
-            figure = Estimate(value=value, unit=unit, high=value, reason=None if value is not None else "made up")
-            answer = judge(gate.name, figure, bound, gate.direction, "a made-up figure").answer
-            if answer is not expected:
-                told = "no data" if value is None else format_number(value, unit)
-                complaints.append(f"The gate {gate.name} answers {answer} to {told}, where it should {expected}.")
-    return complaints
-
-
 def _answer(estimate: Estimate, bound: float, direction: str) -> tuple[Answer, str]:
     value = estimate.value
     if value is None:
@@ -166,22 +96,17 @@ def _answer(estimate: Estimate, bound: float, direction: str) -> tuple[Answer, s
     return Answer.FAIL, ""
 
 
-def _maximised(scenario: Scenario) -> bool:
+def maximised(scenario: Scenario) -> bool:
+    """Whether more is better by the scenario's metric."""
     # Left out, the metric is one of roc_auc, accuracy and r2: more is better.
     return scenario.search.metric not in MINIMISED
 
 
-def _bound(gate: Gate) -> tuple[float, str]:
+def bound_of(gate: Gate) -> tuple[float, str]:
+    """A gate's bound, and `at_least` or `at_most`."""
     if gate.at_least is not None:
         return gate.at_least, "at_least"
     return gate.at_most or 0.0, "at_most"
-
-
-def _cannot_fail(bound: float, direction: str, unit: Unit) -> bool:
-    if direction == "at_most":
-        return bound >= _LARGEST.get(unit, float("inf"))
-    # A capacity of 0 fails "at least 0", see _answer.
-    return unit is not Unit.RPS and bound <= _SMALLEST.get(unit, float("-inf"))
 
 
 def _expected_score(ranking: Ranking) -> tuple[Estimate, str]:
@@ -193,9 +118,9 @@ def _expected_score(ranking: Ranking) -> tuple[Estimate, str]:
 
 
 def _score_of(gate: Gate, ranking: Ranking) -> tuple[Estimate, str]:
-    origin = gate.candidate or ranking.recommended
+    origin = gate.candidate
     if origin is None:
-        return _no(Unit.SCORE, "No candidate was recommended."), "the recommended candidate"
+        return _expected_score(ranking)
     for standing in ranking.standings:
         if standing.candidate == origin:
             return standing.score, origin
@@ -206,16 +131,10 @@ def _objective(
     ledger: Ledger, ranking: Ranking, capacities: Sequence[Capacity], results: Sequence[StepResult]
 ) -> tuple[Estimate, str]:
     """The capacity of the recommended cell, else the highest of all cells that were loaded."""
-    for standing in ranking.standings:
-        if standing.candidate == ranking.recommended and standing.capacity is not None:
-            return standing.capacity.rate, standing.candidate
-    ours = [capacity for capacity in capacities if capacity.candidate is not None] or list(capacities)
-    loaded = [
-        one
-        for one in ours
-        if any(result.cell == one.cell for result in results)
-        and (one.candidate is None or not failed_checks(ledger, one.candidate, one.runtime, one.target))
-    ]
+    recommended = _recommended_cell(ranking)
+    if recommended is not None:
+        return recommended.rate, recommended.candidate or recommended.target
+    loaded = _loaded(ledger, capacities, results)
     if not loaded:
         return _no(Unit.RPS, "Nothing that passed its checks was loaded."), "the recommended candidate"
     objective = ledger.scenario.load.objective
@@ -228,11 +147,27 @@ def _objective(
     return best.rate, best.candidate or best.target
 
 
+def _recommended_cell(ranking: Ranking) -> Capacity | None:
+    recommended = (one.capacity for one in ranking.standings if one.candidate == ranking.recommended)
+    return next((capacity for capacity in recommended if capacity is not None), None)
+
+
+def _loaded(ledger: Ledger, capacities: Sequence[Capacity], results: Sequence[StepResult]) -> list[Capacity]:
+    """The cells that passed their checks and have steps; of candidates, or where none was served, of anything."""
+    ours = [capacity for capacity in capacities if capacity.candidate is not None] or list(capacities)
+    return [
+        one
+        for one in ours
+        if any(result.cell == one.cell for result in results)
+        and (one.candidate is None or not failed_checks(ledger, one.candidate, one.runtime, one.target))
+    ]
+
+
 def _served(
-    gate: Gate, ranking: Ranking, capacities: Sequence[Capacity], results: Sequence[StepResult]
+    gate: Gate, ledger: Ledger, ranking: Ranking, capacities: Sequence[Capacity], results: Sequence[StepResult]
 ) -> tuple[Estimate, str]:
     unit = UNITS[gate.measure]
-    matching = _matching(gate, ranking, capacities)
+    matching = _matching(gate, ranking, capacities, _loaded(ledger, capacities, results))
     if not matching:
         if gate.candidate is None and ranking.recommended is None:
             return _no(unit, "No candidate was recommended."), "the recommended candidate"
@@ -261,31 +196,22 @@ def _deciding_step(capacity: Capacity, results: Sequence[StepResult]) -> StepRes
     return min(own, key=lambda result: result.step.rate_rps or 0.0, default=None)
 
 
-def _matching(gate: Gate, ranking: Ranking, capacities: Sequence[Capacity]) -> list[Capacity]:
-    """The cells a gate speaks of; what it leaves out is taken from the recommended cell."""
-    recommended = next(
-        (one.capacity for one in ranking.standings if one.candidate == ranking.recommended and one.capacity), None
-    )
+def _matching(
+    gate: Gate, ranking: Ranking, capacities: Sequence[Capacity], loaded: Sequence[Capacity]
+) -> list[Capacity]:
+    """The cells a gate speaks of; what it leaves out is taken from the recommended cell, else from all `loaded`."""
     bare = [one for one in capacities if one.target == gate.target and one.candidate is None]
     if bare or all(one.candidate is None for one in capacities):
         return [one for one in bare or capacities if gate.target in {None, one.target}]
+    recommended = _recommended_cell(ranking)
     origin = gate.candidate or ranking.recommended
+    # A server so slow that nothing can be recommended must fail a gate on its speed, not leave it without data.
+    own = loaded if origin is None else [one for one in capacities if one.candidate == origin]
+    asked = [one for one in own if gate.runtime in {None, one.runtime} and gate.target in {None, one.target}]
     runtime = gate.runtime or (recommended.runtime if recommended else None)
     target = gate.target or (recommended.target if recommended else None)
-    own = [one for one in capacities if origin is not None and one.candidate == origin]
-    asked = [one for one in own if gate.runtime in {None, one.runtime} and gate.target in {None, one.target}]
     alike = [one for one in asked if runtime in {None, one.runtime} and target in {None, one.target}]
     return alike or asked
-
-
-def _cells_of(gate: Gate, serve_cells: Sequence[Cell]) -> list[Cell]:
-    return [
-        cell
-        for cell in serve_cells
-        if gate.candidate in {None, cell.candidate}
-        and gate.runtime in {None, cell.runtime}
-        and gate.target in {None, cell.target}
-    ]
 
 
 def _highest(capacities: Sequence[Capacity]) -> Capacity:

@@ -31,8 +31,8 @@ def capacity(found: Findings) -> Table:
         ),
         rows=tuple(_capacity_row(found, one) for one in found.capacities),
         note="Capacity: the highest rate offered at which the objective was met. Missed at: the lowest rate above it "
-        "at which it was not; empty: none above it was tried or missed, so the capacity is at least this. Closed peak: "
-        "the highest throughput with a fixed number of requests in flight, where no objective holds.",
+        "at which it was not; empty where no higher rate was tried or missed. Closed peak: the highest throughput with "
+        "a fixed number of requests in flight, where no objective holds.",
     )
 
 
@@ -82,7 +82,8 @@ def open_steps(found: Findings) -> Table:
             for cell in found.cells
             for result in found.steps_of(cell, "open")
         ),
-        note="Latencies count from the moment a request was due, over successes. An empty latency had too few samples. "
+        note="Latencies count from the moment a request was due, over successes. An empty latency had too few samples; "
+        "an interval without an end could not be bounded there. "
         "Met: whether the step met the objective.",
     )
 

@@ -5,24 +5,24 @@ cell, which of them are on the Pareto front, and the recommendation as a sentenc
 
 The rule. Recommendable is a candidate that passed its checks and, where candidates are served, has a cell that carries
 the load: one that met the objective at the asked rate (any rate, if none is asked; any answer, without an objective).
-Among those the best holdout score leads. All whose score interval overlaps the leader's are tied with it in score, and
-the tie goes to the highest capacity, then to the lower p99, then to the score.
+Among those the best holdout score leads. All whose difference to the leader may be chance (an interval over resampled
+holdout rows, the same for both) are tied with it in score, and the tie goes to the highest capacity, then to the lower
+p99, then to the score.
 
 The front compares score, capacity and p99. Each cell's p99 at its own capacity is close to the objective for all, so
-p99 is taken at the highest rate at which every served candidate has one: identical arrivals. Where they share no rate,
-it is the p99 at the capacity.
+that of two candidates is taken at the highest rate that both were offered; where there is none it is not compared.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.capacity import offered_rps
 from harness.records.candidate import MINIMISED, Candidate
 from harness.records.finding import Capacity, Estimate, Ranking, Standing
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
 from harness.records.scenario import Metric, Objective
+from harness.stats.compare import difference_interval
 from harness.units import Unit, format_bound, format_number
 
 _NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -33,8 +33,9 @@ def ranking(ledger: Ledger, capacities: Sequence[Capacity], results: Sequence[St
     objective = ledger.scenario.load.objective
     serving = any(capacity.candidate is not None for capacity in capacities)
     contenders = [_contender(ledger, candidate, capacities, results) for candidate in ledger.candidates]
-    chosen, leader = _recommended(contenders, serving, objective)
-    front = _front(contenders, _shared_p99(contenders, results))
+    leader, tied = _leaders(contenders)
+    chosen = max(tied, key=_served_goodness) if tied and serving else leader
+    front = _front(contenders, {one.candidate.origin: _p99_by_rate(one, results) for one in contenders})
     ordered = sorted(contenders, key=lambda one: (one is not chosen, -_goodness(one), one.candidate.origin))
     return Ranking(
         standings=tuple(
@@ -44,12 +45,13 @@ def ranking(ledger: Ledger, capacities: Sequence[Capacity], results: Sequence[St
                 score=one.score,
                 capacity=one.best,
                 on_front=one.candidate.origin in front,
+                tied=one in tied,
                 reason=one.reason if one.best is None or one.best.rate.value is None else None,
             )
             for one in ordered
         ),
         recommended=chosen.candidate.origin if chosen else None,
-        sentence=_sentence(chosen, leader, objective) if chosen else _nothing(ledger, contenders, capacities),
+        sentence=_sentence(chosen, leader, objective) if chosen else _nothing(contenders),
     )
 
 
@@ -88,9 +90,9 @@ def replica_words(replicas: int) -> str:
 class _Contender:
     candidate: Candidate
     score: Estimate
+    resamples: tuple[float, ...]
     best: Capacity | None
     """Best served cell among those that its checks let through."""
-    carrying: bool
     reason: str | None
     """Why it cannot be recommended; None: it can."""
 
@@ -100,13 +102,14 @@ def _contender(
 ) -> _Contender:
     objective = ledger.scenario.load.objective
     origin = candidate.origin
-    score = _score(ledger, candidate)
+    score, resamples = _score(ledger, candidate)
     own = [capacity for capacity in capacities if capacity.candidate == origin]
     sound = [one for one in own if not failed_checks(ledger, origin, one.runtime, one.target)]
     loaded = [one for one in sound if any(result.cell == one.cell for result in results)]
     best = max(loaded, key=lambda one: _preference(one, results, objective), default=None)
     carrying = best is not None and carries(best, results, objective)
-    return _Contender(candidate, score, best, carrying, _why_not(ledger, origin, score, own, sound, best, carrying))
+    reason = _why_not(ledger, origin, score, own, sound, best, carrying)
+    return _Contender(candidate, score, resamples, best, reason)
 
 
 def _preference(
@@ -120,11 +123,12 @@ def _preference(
     return (carrying, -capacity.replicas if carrying else 0, rate, peak, -_p99(capacity), -capacity.replicas)
 
 
-def _score(ledger: Ledger, candidate: Candidate) -> Estimate:
+def _score(ledger: Ledger, candidate: Candidate) -> tuple[Estimate, tuple[float, ...]]:
+    """The holdout score, and what it was on resampled rows."""
     for check in ledger.checks:
         if check.candidate == candidate.origin and check.name == "holdout_score" and check.value is not None:
-            return Estimate(value=check.value, unit=Unit.SCORE, low=check.low, high=check.high)
-    return Estimate(value=None, unit=Unit.SCORE, reason="The candidate was not scored on the holdout.")
+            return Estimate(value=check.value, unit=Unit.SCORE, low=check.low, high=check.high), check.resamples
+    return Estimate(value=None, unit=Unit.SCORE, reason="The candidate was not scored on the holdout."), ()
 
 
 def _why_not(
@@ -169,17 +173,14 @@ def _why_not_carrying(best: Capacity, objective: Objective | None) -> str:
     )
 
 
-def _recommended(
-    contenders: Sequence[_Contender], serving: bool, objective: Objective | None
-) -> tuple[_Contender | None, _Contender | None]:
-    """The candidate to ship, and the one that leads in score among those that could be."""
+def _leaders(contenders: Sequence[_Contender]) -> tuple[_Contender | None, list[_Contender]]:
+    """Who leads in score among those that could be recommended, and all, it too, that may be as good."""
     able = [one for one in contenders if one.reason is None]
     if not able:
-        return None, None
+        return None, []
     # Of equal scores the one that serves better leads, so that no tie is told where there is no difference.
     leader = max(able, key=lambda one: (_goodness(one), _served_goodness(one)))
-    tied = [one for one in able if one is leader or _overlap(one.score, leader.score)]
-    return (max(tied, key=_served_goodness) if serving else leader), leader
+    return leader, [one for one in able if one is leader or not _told_apart(one, leader)]
 
 
 def _served_goodness(one: _Contender) -> tuple[float, float, float, float]:
@@ -200,51 +201,46 @@ def _oriented(value: float | None, metric: Metric) -> float:
     return -value if metric in MINIMISED else value
 
 
-def _overlap(left: Estimate, right: Estimate) -> bool:
-    if left.value == right.value:
-        return True
-    if left.low is None or left.high is None or right.low is None or right.high is None:
+def _told_apart(one: _Contender, other: _Contender) -> bool:
+    """Whether the difference of two scores is more than chance."""
+    if one.score.value == other.score.value:
         return False
-    return left.low <= right.high and right.low <= left.high
+    low, high = difference_interval(one.resamples, other.resamples)
+    return low > 0 or high < 0
 
 
 def _p99(capacity: Capacity) -> float:
     return math.inf if capacity.p99.value is None else capacity.p99.value
 
 
-def _shared_p99(contenders: Sequence[_Contender], results: Sequence[StepResult]) -> Mapping[str, float]:
-    """Scheduled p99 of each served candidate at the highest rate that all of them were offered."""
-    measured: dict[str, dict[float, float]] = {}
-    for one in contenders:
-        if one.best is None:
-            continue
-        rates = measured.setdefault(one.candidate.origin, {})
-        for result in results:
-            p99_s = result.scheduled["p99"].value_s
-            if result.cell == one.best.cell and result.step.mode == "open" and p99_s is not None:
-                rates[offered_rps(result)] = p99_s
-    shared = set.intersection(*(set(rates) for rates in measured.values())) if measured else set()
-    if not shared:
-        return {one.candidate.origin: _p99(one.best) for one in contenders if one.best is not None}
-    return {origin: rates[max(shared)] for origin, rates in measured.items()}
+def _p99_by_rate(one: _Contender, results: Sequence[StepResult]) -> dict[float, float]:
+    """Scheduled p99 at each rate that the best cell was offered, where it is known."""
+    return {
+        result.step.rate_rps: result.scheduled["p99"].value_s
+        for result in results
+        if one.best is not None
+        and result.cell == one.best.cell
+        and result.step.rate_rps is not None
+        and result.scheduled["p99"].value_s is not None
+    }
 
 
-def _front(contenders: Sequence[_Contender], p99_s: Mapping[str, float]) -> set[str]:
+def _front(contenders: Sequence[_Contender], p99_s: Mapping[str, Mapping[float, float]]) -> set[str]:
     """Origins of the candidates that no other dominates."""
 
-    def merits(one: _Contender) -> tuple[float, float, float]:
-        rate = None if one.best is None else one.best.rate.value
-        return (_goodness(one), -1.0 if rate is None else rate, -p99_s.get(one.candidate.origin, math.inf))
-
-    points = {one.candidate.origin: merits(one) for one in contenders if one.score.value is not None}
-    return {
-        origin
-        for origin, mine in points.items()
-        if not any(
-            other != mine and all(theirs >= own for theirs, own in zip(other, mine, strict=True))
-            for other in points.values()
+    def dominates(other: _Contender, one: _Contender) -> bool:
+        theirs, own = (
+            [_goodness(each), -1.0 if each.best is None or each.best.rate.value is None else each.best.rate.value]
+            for each in (other, one)
         )
-    }
+        fast, slow = p99_s[other.candidate.origin], p99_s[one.candidate.origin]
+        if shared := fast.keys() & slow.keys():
+            theirs.append(-fast[max(shared)])
+            own.append(-slow[max(shared)])
+        return theirs != own and all(their >= mine for their, mine in zip(theirs, own, strict=True))
+
+    scored = [one for one in contenders if one.score.value is not None]
+    return {one.candidate.origin for one in scored if not any(dominates(other, one) for other in scored)}
 
 
 def _family(candidate: Candidate) -> str:
@@ -257,10 +253,9 @@ def _sentence(chosen: _Contender, leader: _Contender | None, objective: Objectiv
     scored = f"it scores {score} {candidate.metric} on the holdout"
     tie = ""
     if leader is not None and leader is not chosen:
-        more = _served_goodness(chosen)[:2] > _served_goodness(leader)[:2]
         tie = (
             f" Its score cannot be told apart from the {format_number(leader.score.value, Unit.SCORE)} of "
-            f"{leader.candidate.origin}, and it {'carries more' if more else 'answers sooner at the same rate'}."
+            f"{leader.candidate.origin}, {_served_comparison(chosen.best, leader.best)}."
         )
     best = chosen.best
     if best is None:
@@ -275,6 +270,18 @@ def _sentence(chosen: _Contender, leader: _Contender | None, objective: Objectiv
     return f"Ship {name} {cell_words(best)}: {scored}{promise}.{tie}"
 
 
+def _served_comparison(chosen: Capacity | None, leader: Capacity | None) -> str:
+    """What the tie was broken by, and whether the bracket of what was tried supports it."""
+    if chosen is None or leader is None or chosen.rate.value is None or leader.rate.value is None:
+        return "which is not known to carry as much"
+    theirs = format_number(leader.rate.value, Unit.RPS)
+    if chosen.rate.value <= leader.rate.value:
+        return f"which answers no sooner at {theirs}"
+    if leader.rate.high is not None and chosen.rate.value >= leader.rate.high:
+        return f"and it carries more than that one's {theirs}"
+    return f"which carried {theirs} and was not shown to carry more"
+
+
 def _carried(best: Capacity, objective: Objective, on: str = "") -> str:
     """The rate with the p99 that carries it, and what speaks against it."""
     below = best.missed_below_rps
@@ -287,23 +294,8 @@ def _carried(best: Capacity, objective: Objective, on: str = "") -> str:
     )
 
 
-def _nothing(ledger: Ledger, contenders: Sequence[_Contender], capacities: Sequence[Capacity]) -> str:
-    if not any(cell.kind in {"search", "candidate"} for cell in ledger.plan):
-        return _bare(ledger, capacities)
+def _nothing(contenders: Sequence[_Contender]) -> str:
     if not contenders:
         return "Nothing can be recommended: no search and no baseline ended in a candidate. The failures say why."
     reasons = "; ".join(f"{one.candidate.origin}: {(one.reason or '').rstrip('.')}" for one in contenders)
     return f"Nothing can be recommended. {reasons}."
-
-
-def _bare(ledger: Ledger, capacities: Sequence[Capacity]) -> str:
-    """What a run says that searched for nothing and loaded a server of the user's own."""
-    objective = ledger.scenario.load.objective
-    best = max(capacities, key=lambda one: (one.rate.value or -1.0, one.peak.value or -1.0), default=None)
-    if best is None:
-        return "Nothing was searched for and nothing was served: there is nothing to say."
-    if objective is not None and best.rate.value:
-        return f"The server behind {best.target} {_carried(best, objective)}."
-    if best.peak.value is not None:
-        return f"The server behind {best.target} reached {format_number(best.peak.value, Unit.RPS)}; no objective held."
-    return f"No rate can be promised for the server behind {best.target}. {best.rate.reason or best.rate.warnings[0]}"

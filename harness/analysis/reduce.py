@@ -39,7 +39,7 @@ Columns = Mapping[str, NDArray[Any]]
 def reduce_step(entry: StepEntry, exchanges: Columns) -> StepResult:
     """What a step measured; `exchanges` has the columns of `EXCHANGE_COLUMNS`, shape (requests,) each.
 
-    The same exchanges give the same result: the bootstrap behind the intervals has a fixed seed.
+    The same exchanges give the same result.
     """
     step = entry.step
     start_ns, end_ns = round(step.warmup_s * _NS), round(step.duration_s * _NS)
@@ -66,7 +66,7 @@ def reduce_step(entry: StepEntry, exchanges: Columns) -> StepResult:
         failed=failed,
         throughput_rps=int(arrived.sum()) / window_s if window_s > 0 else 0.0,
         # Where nothing was measured nothing succeeded: a step without requests must not look like one without errors.
-        error_share=1 - successes / planned if planned else 1.0,
+        error_share=(planned - successes) / planned if planned else 1.0,
         scheduled=scheduled,
         service=_latencies(done - sent, due),
         lag_p99_s=lag_p99_s,

@@ -80,7 +80,8 @@ class SearchSummary(Frozen):
 class VerdictSummary(Frozen):
     """The gates and what they come to."""
 
-    answer: Answer
+    answer: Answer | None
+    """None without gates."""
     gates: tuple[GateVerdict, ...]
 
 

@@ -55,12 +55,13 @@ def candidates(found: Findings) -> Table:
                 best.rate.value if best else None,
                 best.p99.value if best else None,
                 standing.candidate in front,
+                standing.tied,
                 "; ".join(failed_checks(found.ledger, standing.candidate)) or "passed",
             )
         )
     for cell in found.ledger.plan:
         if cell.kind == "candidate" and cell.candidate not in by_origin:
-            rows.append((cell.candidate, *([None] * 8), _why_no_candidate(found, cell.id)))
+            rows.append((cell.candidate, *([None] * 9), _why_no_candidate(found, cell.id)))
     return Table(
         key="candidates",
         title="Candidates",
@@ -74,11 +75,13 @@ def candidates(found: Findings) -> Table:
             Field("capacity_rps", "capacity", Unit.RPS),
             Field("p99_s", "p99 there", Unit.SECONDS),
             Field("on_front", "on the front"),
+            Field("tied", "score tied"),
             Field("checks", "checks"),
         ),
         rows=tuple(rows),
-        note="On the front: no other candidate is at least as good in score, p99 under the same arrivals and capacity, "
-        "and better in one.",
+        note="On the front: no other candidate is at least as good in score, in capacity, and in p99 at the highest "
+        "rate that both were offered (where there is one), and better in one. Score tied: could be recommended too, "
+        "and its score cannot be told apart from the best one.",
     )
 
 

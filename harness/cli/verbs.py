@@ -107,7 +107,7 @@ def run_verb(options: argparse.Namespace) -> int:
         talk(f"harness: {result.kind} {result.label} failed: {result.failure.message if result.failure else ''}")
     if finished.failed:
         talk(f"harness: `harness run --resume {finished.folder.id}` tries again what the machine failed.")
-    return finished.exit_code
+    return document.exit_code
 
 
 def report_verb(options: argparse.Namespace) -> int:
@@ -125,29 +125,34 @@ def report_verb(options: argparse.Namespace) -> int:
 
 def gate_verb(options: argparse.Namespace) -> int:
     """Say what the gates of a run say."""
-    from harness.analysis.gate import self_test
+    from harness.analysis.self_test import self_test
     from harness.errors import NotTrustworthyError
     from harness.pipeline.report import read_findings
     from harness.store.runs import find_run
 
-    verdict = read_findings(find_run(options.results, options.run)).verdict
+    found = read_findings(find_run(options.results, options.run))
+    verdict = found.verdict
     if not verdict.gates:
         raise NotTrustworthyError(
             f"The scenario of {options.run} has no gate: name an expected score, an objective, or [[gates]]."
         )
     if options.self_test:
-        complaints = self_test(verdict)
+        complaints = self_test(found.ledger, found.results)
         if complaints:
             raise NotTrustworthyError(" ".join(complaints))
         for gate in verdict.gates:
-            data(f"{gate.name}: passes, fails, and abstains without data")
+            data(f"{gate.name}: fails on ruined records, abstains without any")
         return ExitCode.GOOD
     if options.json:
         data(verdict.model_dump_json(indent=2))
     else:
         for gate in verdict.gates:
             data(f"{gate.answer:<12} {gate.name}: {gate.sentence}")
-    return verdict.exit_code
+    if found.exit_code is ExitCode.INFRASTRUCTURE:
+        talk(f"harness: the machine failed {len(found.ledger.failed_by_the_machine)} of the run's cells.")
+    elif found.ledger.run.finished_utc is None:
+        talk("harness: the run is not finished.")
+    return found.exit_code
 
 
 def serve_verb(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ class Markdown:
     def _lines(self, document: Document) -> Iterator[str]:
         yield f"# {_escaped(document.recommendation)}\n"
         yield f"*{_escaped(document.title)}*\n"
-        yield f"**Gates: {document.verdict.answer.value}**\n"
+        yield f"**Gates: {document.verdict.answer or 'none'}**\n"
         for gate in document.verdict.gates:
             yield f"- **{_escaped(gate.name)}: {gate.answer.value}.** {_escaped(gate.sentence)}"
         yield ""

@@ -7,8 +7,8 @@ stops in its tenth minute over a misspelt name.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.gate import refuse_unreal
 from harness.errors import UsageError, did_you_mean
+from harness.pipeline.gate_plan import refuse_unreal
 from harness.plugins import bare_targets, plugin, plugin_class
 from harness.ports import Shape
 from harness.records.load import Rung, Step

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import harness
 from harness.clock import Clock
-from harness.errors import ExitCode, IntegrityError, UsageError
+from harness.errors import IntegrityError, UsageError
 from harness.pipeline.cells import (
     CellFailedError,
     Told,
@@ -61,11 +61,6 @@ class Finished:
     document: Document
     failed: tuple[CellResult, ...]
     """Cells that the machine failed: resuming tries them again."""
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """5 where the machine failed a cell, else what the gates say."""
-        return ExitCode.INFRASTRUCTURE if self.failed else self.document.verdict.exit_code
 
 
 def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, around: Surroundings) -> Finished:
@@ -168,8 +163,7 @@ def _worked_off(folder: RunFolder, database: Database, plan: Plan, table: Table,
             case "micro":
                 _done(work(cell), cell, micro_cell)
     database.replace_run(ledger.run.model_copy(update={"finished_utc": around.clock.utc_label()}))
-    results = database.ledger().results
-    failed = tuple(result for result in results if result.failure and result.failure.cause in INFRASTRUCTURE)
+    failed = database.ledger().failed_by_the_machine
     return Finished(folder=folder, document=write_report(folder), failed=failed)
 
 

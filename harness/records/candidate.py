@@ -136,6 +136,8 @@ class Check(Frozen):
     """Interval of `value`, where it has one."""
     bound: float | None = None
     """What `value` was held against."""
+    resamples: tuple[float, ...] = ()
+    """Of a holdout score: the same on resampled rows, which are the same rows for every candidate of the run."""
     detail: str
     """One sentence for the reader, with the cause where it failed."""
 

@@ -65,7 +65,9 @@ class Standing(Frozen):
     capacity: Capacity | None
     """Best served cell; None where it was never loaded."""
     on_front: bool
-    """No other candidate is at least as good in score, p99 and capacity, and better in one."""
+    """No other candidate is at least as good in score, capacity and p99, and better in one."""
+    tied: bool = False
+    """It could be recommended too, and its score cannot be told apart from the best one."""
     reason: str | None = None
     """Why it was never loaded."""
 
@@ -105,25 +107,10 @@ class Verdict(Frozen):
     gates: tuple[GateVerdict, ...]
 
     @property
-    def answer(self) -> Answer:
-        """Fail if any gate fails, else inconclusive if any is, else pass."""
+    def answer(self) -> Answer | None:
+        """Fail if any gate fails, else inconclusive if any is, else pass; None without gates."""
         answers = {gate.answer for gate in self.gates}
-        for answer in (Answer.FAIL, Answer.INCONCLUSIVE):
-            if answer in answers:
-                return answer
-        return Answer.PASS
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """The answer as a job is told of it."""
-        return _EXIT_CODES[self.answer]
-
-
-_EXIT_CODES = {
-    Answer.PASS: ExitCode.GOOD,
-    Answer.FAIL: ExitCode.GATE_FAILED,
-    Answer.INCONCLUSIVE: ExitCode.NOT_TRUSTWORTHY,
-}
+        return next((one for one in (Answer.FAIL, Answer.INCONCLUSIVE, Answer.PASS) if one in answers), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +174,8 @@ class Document:
     summary: dict[str, object]
     """What `summary.json` holds; made of plain JSON values."""
     verdict: Verdict
+    exit_code: ExitCode
+    """What a job is told of the run."""
     steps: tuple[StepResult, ...]
 
 
@@ -197,4 +186,6 @@ def _text(value: str | float | int | bool | None, unit: Unit | None) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    return format_number(value, unit) if unit is not None else f"{value:g}"
+    if unit is None:
+        raise ValueError(f"a column of texts holds the number {value}")
+    return format_number(value, unit)

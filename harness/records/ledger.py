@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.records.candidate import Candidate, Check, Trial
 from harness.records.frozen import Frozen
 from harness.records.load import Step
-from harness.records.run import CellResult, Host, MicroResult, Run
+from harness.records.run import INFRASTRUCTURE, CellResult, Host, MicroResult, Run
 from harness.records.scenario import Cell, Scenario
 
 
@@ -37,3 +37,10 @@ class Ledger:
     checks: tuple[Check, ...]
     steps: tuple[StepEntry, ...]
     micro: tuple[MicroResult, ...]
+
+    @property
+    def failed_by_the_machine(self) -> tuple[CellResult, ...]:
+        """Cells that failed for no reason of their own: a resumed run tries them again."""
+        return tuple(
+            result for result in self.results if result.failure is not None and result.failure.cause in INFRASTRUCTURE
+        )

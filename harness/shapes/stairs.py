@@ -1,7 +1,8 @@
-"""Stairs: open load at a few rising rates, placed below the highest throughput that closed load has found.
+"""Stairs: open load at a few rising rates, up to about the highest throughput that closed load has found.
 
 In: the finished steps of a cell. Out: the next step, or None at the top or where the server falls behind. What an
-objective says is read off these steps: their arrivals do not wait for the server.
+objective says is read off these steps: their arrivals do not wait for the server. Rates are preferred numbers (1, 1.25,
+1.6, 2, ... in every decade): cells whose peaks differ meet at the same rates there, and can be compared.
 """
 
 import math
@@ -15,15 +16,17 @@ REQUIRES: tuple[str, ...] = ()
 
 _NAME = "stairs"
 
+PREFERRED = (1.0, 1.25, 1.6, 2.0, 2.5, 3.15, 4.0, 5.0, 6.3, 8.0)
+"""The series R10 of ISO 3: ten numbers in a decade, each about a quarter more than the one before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stairs:
-    """`steps` rates, evenly from `lowest` to `highest` as shares of the peak throughput."""
+    """`steps` neighbouring preferred numbers, up to the first one that is not below `highest`."""
 
-    steps: int = 5
-    lowest: float = 0.3
+    steps: int = 6
     highest: float = 1.0
-    """Shares of the peak throughput; with one step, the only rate."""
+    """Share of the peak throughput."""
     step_s: float = 4.0
     warmup_s: float = 1.0
     peak_rps: float = 0.0
@@ -36,7 +39,7 @@ class Stairs:
     def __post_init__(self) -> None:
         for wrong, text in (
             (self.steps < 1, f"steps ({self.steps}) must be at least 1"),
-            (not 0 < self.lowest < self.highest < math.inf, "lowest must be more than 0 and less than highest"),
+            (not 0 < self.highest < math.inf, f"highest ({self.highest}) must be more than 0"),
             (not 0 <= self.warmup_s < self.step_s < math.inf, "warmup_s must be shorter than step_s, and not negative"),
             (not 0 <= self.peak_rps < math.inf, f"peak_rps ({self.peak_rps}) must not be negative"),
             (not 0 <= self.error_share <= 1, f"error_share ({self.error_share}) must lie in 0 to 1"),
@@ -57,7 +60,7 @@ class Stairs:
             shape=_NAME,
             number=len(history),
             mode="open",
-            rate_rps=peak_rps * self._share(len(climbed)),
+            rate_rps=preferred_rps(self.highest * peak_rps, len(climbed) + 1 - self.steps),
             duration_s=self.step_s,
             warmup_s=self.warmup_s,
         )
@@ -77,7 +80,14 @@ class Stairs:
             )
         return self.peak_rps
 
-    def _share(self, position: int) -> float:
-        if self.steps == 1:
-            return self.highest
-        return self.lowest + (self.highest - self.lowest) * position / (self.steps - 1)
+
+def preferred_rps(least_rps: float, further: int = 0) -> float:
+    """The first preferred number that is not below `least_rps`, or the one `further` places on from it."""
+    # The margin keeps a rate that is a preferred number but for its last binary digit.
+    decade = math.floor(math.log10(least_rps))
+    place = 10 * decade + next(
+        (place for place, number in enumerate(PREFERRED) if number * 10.0**decade >= least_rps * (1 - 1e-9)), 10
+    )
+    decade, place = divmod(place + further, 10)
+    # Divided by a whole number, so that 0.8 is 0.8; 8 times 10 to the power of -1 is not.
+    return PREFERRED[place] * 10.0**decade if decade >= 0 else PREFERRED[place] / 10.0**-decade

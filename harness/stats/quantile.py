@@ -2,8 +2,8 @@
 
 In: raw samples, and when each was due. Out: `Quantile` per asked share: an observed value with a 95 % interval, or no
 value and the reason. Requests of one step are autocorrelated (one pause delays many of them), so the interval for
-independent samples is only the narrower bound of the truth: a bootstrap over slots of time is taken beside it, and the
-wider end of both is kept.
+independent samples is only the narrower bound of the truth: one that lets slots of time differ is taken beside it, and
+the wider end of both is kept. Where the slots differ too much for the sample to bound a quantile, that end stays open.
 """
 
 import math
@@ -16,15 +16,9 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 
-SLOTS = 30
-"""Equal slots of time whose samples the bootstrap moves together: long against a pause, and enough of them to draw."""
-
-RESAMPLES = 500
-
-_GRID = 4096
-"""Order statistics among which the bootstrap looks; samples no larger than this are searched whole."""
-
-FloatArray = NDArray[np.float64]
+SLOTS = 10
+"""Equal slots of time that are taken as independent of one another. Long slots are more nearly so, few of them make
+wide intervals: ten covered best of 6, 10, 20 and 30 on waiting times of M/M/1 queues at loads of 0.3 to 0.95."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +56,42 @@ def rank_interval(n: int, share: float, confidence: float = CONFIDENCE) -> tuple
     return (low if low >= 1 else None), (high if high <= n else None)
 
 
-def quantiles(
-    samples: ArrayLike, shares: Sequence[float], *, times: ArrayLike | None = None, seed: int = 0
-) -> tuple[Quantile, ...]:
+def quantiles(samples: ArrayLike, shares: Sequence[float], *, times: ArrayLike | None = None) -> tuple[Quantile, ...]:
     """Quantiles of `samples` (shape (n,)), one per share.
 
     The definition is the inverse of the empirical distribution function, so a quantile is always an observed value:
     numpy's method `inverted_cdf`, type 1 of Hyndman and Fan (1996). With `times` (shape (n,), any unit) the interval
-    is the wider of the exact one and a seeded bootstrap over `SLOTS` slots of time. Below `sample_floor` there is no
-    value.
+    is the wider of the exact one and one over `SLOTS` slots of time. Below `sample_floor` there is no value.
     """
     values = np.asarray(samples)
     if values.ndim != 1:
         raise ValueError(f"samples must have one axis, not {values.ndim}")
     order = np.sort(values)
-    n = len(order)
-    drawn: dict[float, tuple[float, float]] = {}
-    answerable = [share for share in shares if n >= sample_floor(share)]
-    if times is not None and answerable:
-        drawn = _time_bootstrap(values, order, np.asarray(times), answerable, seed)
-    return tuple(_quantile(order, share, drawn.get(share)) for share in shares)
+    slots = None
+    if times is not None:
+        when = np.asarray(times, dtype=np.float64)
+        if when.shape != values.shape:
+            raise ValueError(f"{len(values)} samples but {len(when)} times")
+        slots = _slots(when)
+    return tuple(_quantile(values, order, share, slots) for share in shares)
 
 
-def _quantile(order: NDArray[np.generic], share: float, drawn: tuple[float, float] | None) -> Quantile:
+def _quantile(
+    values: NDArray[np.generic], order: NDArray[np.generic], share: float, slots: NDArray[np.int64] | None
+) -> Quantile:
     n = len(order)
     floor = sample_floor(share)
     if n < floor:
         return Quantile(share, n, None, reason=f"{n:,} samples are too few: a 95 % interval needs {floor:,}")
+    value = order[_rank(n, share) - 1]
     low_rank, high_rank = rank_interval(n, share)
-    low = None if low_rank is None else float(order[low_rank - 1])
-    high = None if high_rank is None else float(order[high_rank - 1])
-    if drawn is not None:
-        low = None if low is None else min(low, drawn[0])
-        high = None if high is None else max(high, drawn[1])
-    return Quantile(share, n, float(order[_rank(n, share) - 1]), low, high)
+    low_ranks, high_ranks = [low_rank or 0], [high_rank or n + 1]
+    if slots is not None:
+        margin = _margin(values <= value, slots)
+        low_ranks.append(math.floor(n * (share - margin)))
+        high_ranks.append(math.ceil(n * (share + margin)))
+    low, high = (float(order[rank - 1]) if 1 <= rank <= n else None for rank in (min(low_ranks), max(high_ranks)))
+    return Quantile(share, n, float(value), low, high)
 
 
 def _rank(n: int, share: float) -> int:
@@ -104,59 +100,25 @@ def _rank(n: int, share: float) -> int:
     return min(n, max(1, math.ceil(round(n * share, 9))))
 
 
-def _time_bootstrap(
-    values: NDArray[np.generic],
-    order: NDArray[np.generic],
-    times: NDArray[np.generic],
-    shares: Sequence[float],
-    seed: int,
-) -> dict[float, tuple[float, float]]:
-    """Ends of the percentile bootstrap per share, slots of time drawn with replacement.
+def _margin(below: NDArray[np.bool_], slots: NDArray[np.int64]) -> float:
+    """How far from a quantile's share the true share of samples `below` it may lie, as the slots differ.
 
-    A resample is never built: the count of samples at or below each value of a grid is kept per slot, and the counts
-    of the drawn slots add up. Between two values of the grid the ends are rounded outwards.
+    The interval of Woodruff (JASA 47, 1952): the share is a ratio of sums over slots (of samples below, of samples),
+    its standard error that of a ratio estimator, and Student's t allows for the few slots. A bootstrap over the same
+    slots knows nothing of that, and covered the p99 of a busy queue in 13 of 100 cases where this one did in 89.
     """
-    if len(times) != len(values):
-        raise ValueError(f"{len(values)} samples but {len(times)} times")
-    slot = _slots(times.astype(np.float64))
-    grid = order[_grid_ranks(len(order), shares)]
-    position = np.searchsorted(grid, values, side="left")
-    counts = np.bincount(slot * len(grid) + position, minlength=SLOTS * len(grid)).reshape(SLOTS, len(grid))
-    below = np.cumsum(counts, axis=1).astype(np.float64)
-    used = below[:, -1] > 0
-    below = below[used]
-    # One slot holds everything where all times are equal: there is nothing to draw from.
-    if len(below) < 2:
-        return {}
-    draws = np.random.default_rng(seed).multinomial(len(below), np.full(len(below), 1 / len(below)), size=RESAMPLES)
-    resampled = draws.astype(np.float64) @ below
-    ends = {}
-    miss = (1 - CONFIDENCE) / 2
-    for share in shares:
-        needed = np.ceil(np.round(resampled[:, -1:] * share, 9))
-        found = np.argmax(resampled >= needed, axis=1)
-        low = int(np.quantile(found, miss, method="inverted_cdf"))
-        high = int(np.quantile(found, 1 - miss, method="inverted_cdf"))
-        ends[share] = float(grid[max(0, low - 1) if len(order) > len(grid) else low]), float(grid[high])
-    return ends
+    counts = np.bincount(slots, minlength=SLOTS)
+    used = int(np.count_nonzero(counts))
+    if used < 2:  # all samples at one time: there is nothing that could differ
+        return 0.0
+    residuals = np.bincount(slots, weights=below, minlength=SLOTS) - counts * (below.sum() / len(below))
+    error = math.sqrt(used / (used - 1) * float(np.square(residuals).sum())) / len(below)
+    return float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2, used - 1)) * error
 
 
-def _slots(times: FloatArray) -> NDArray[np.int64]:
-    start, end = float(times.min()), float(times.max())
-    if end == start:
+def _slots(times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The slot of each sample, from 0."""
+    if len(times) == 0 or times.max() == times.min():
         return np.zeros(len(times), dtype=np.int64)
+    start, end = float(times.min()), float(times.max())
     return np.minimum((times - start) * (SLOTS / (end - start)), SLOTS - 1).astype(np.int64)
-
-
-def _grid_ranks(n: int, shares: Sequence[float]) -> NDArray[np.int64]:
-    """Positions (from 0) of the order statistics to look among: all, or dense around the asked quantiles."""
-    if n <= _GRID:
-        return np.arange(n)
-    per_share = _GRID // (len(shares) + 1)
-    parts = [np.linspace(0, n - 1, per_share)]
-    for share in shares:
-        # Slots that differ a lot spread a bootstrap quantile over several binomial deviations; the logistic scale
-        # keeps both tails resolved however far that is.
-        centre = math.log(share / (1 - share))
-        parts.append(n / (1 + np.exp(-(centre + np.linspace(-3.0, 3.0, per_share)))))
-    return np.unique(np.clip(np.concatenate(parts).round(), 0, n - 1).astype(np.int64))

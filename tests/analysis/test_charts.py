@@ -136,7 +136,9 @@ def test_steps_that_missed_the_objective_are_hollow_and_intervals_are_drawn(ledg
     line = next(line for line in chart.lines if not line.companion)
     assert line.hollow == (False, False, True)
     assert all(low is not None and low <= y for low, y in zip(line.low, line.y, strict=True))
-    assert all(high is not None and high >= y for high, y in zip(line.high, line.y, strict=True))
+    # The last step is overloaded: it waits longer and longer, and nothing bounds its p99 from above.
+    assert all(high is not None and high >= y for high, y in zip(line.high[:2], line.y[:2], strict=True))
+    assert line.high[2] is None
     assert chart.rule is not None and chart.rule[0] == 0.05
 
 

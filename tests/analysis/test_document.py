@@ -1,5 +1,6 @@
 """The report as data: complete, warned, and the same each time."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +11,7 @@ import pytest
 from harness.analysis.document import document, read_steps
 from harness.analysis.findings import findings
 from harness.analysis.summary import schema
-from harness.errors import IntegrityError
+from harness.errors import ExitCode, IntegrityError
 from harness.records.candidate import Artifact
 from harness.records.finding import Answer, Document, Table
 from harness.records.run import Cause, Failure
@@ -164,6 +165,37 @@ def test_a_server_of_the_users_own_is_reported_without_a_candidate(ledgers: Modu
     found = told(story)
     assert {"open_load", "closed_load", "latency_tail"} <= charts(found)
     assert headlines(found)["capacity_rps"]["value"] == 800
+
+
+def test_where_nothing_is_recommended_no_other_server_lends_its_figures(ledgers: ModuleType) -> None:
+    """The null server answers fast and always; its rate on the first page would pass for the candidate's."""
+    served = [{"target": "null"}, {"target": "asgi"}]
+    asked = {"objective": {"p99_s": 0.05, "rate_rps": 5000}}
+    story = ledgers.Story(ledgers.scenario(serve=served, load=asked))
+    story.candidate("optuna_search", 0.99, 0.985, 0.995)
+    story.loaded(story.cell("serve", target="null"), 9000.0, (400, 800, 3000))
+    story.loaded(story.cell("serve", "optuna_search", target="asgi"), 1000.0, (400, 800, 1200))
+    found = told(story)
+    assert found.recommendation.startswith("Nothing can be recommended.")
+    assert all(headlines(found)[name]["value"] is None for name in ("capacity_rps", "p99_s", "peak_rps"))
+    assert not any("null" in chart.title for section in found.sections for chart in section.charts)
+
+
+def test_a_run_that_is_not_finished_is_not_trusted_whatever_its_gates_say(ledgers: ModuleType) -> None:
+    story = ledgers.whole_run()
+    ledger, results = story.ledger(), story.reduced()
+    assert findings(ledger, results).exit_code is ExitCode.GOOD
+    unfinished = replace(ledger, run=ledger.run.model_copy(update={"finished_utc": None}))
+    assert findings(unfinished, results).exit_code is ExitCode.NOT_TRUSTWORTHY
+    story.done(story.cell("micro", "optuna_search"), failure=Failure(cause=Cause.BENCHMARK, message="it died"))
+    assert findings(story.ledger(), results).exit_code is ExitCode.INFRASTRUCTURE
+
+
+def test_without_gates_nothing_is_said_to_have_passed(ledgers: ModuleType) -> None:
+    story = ledgers.Story(ledgers.scenario(expect={}, load={}))
+    found = told(story)
+    assert found.verdict.answer is None and found.exit_code is ExitCode.GOOD
+    assert found.summary["verdict"] == {"answer": None, "gates": []}
 
 
 def test_the_same_records_give_the_same_document(ledgers: ModuleType, whole_document: Document) -> None:

@@ -5,11 +5,7 @@ from types import ModuleType
 import pytest
 
 from harness.analysis.findings import findings
-from harness.analysis.gate import judge, known_gates, refuse_unreal, self_test
-from harness.errors import UsageError
-from harness.records.finding import Answer, Estimate, GateVerdict, Verdict
-from harness.records.scenario import cells
-from harness.units import Unit
+from harness.records.finding import Answer, GateVerdict
 
 OPTUNA = "optuna_search"
 
@@ -101,70 +97,6 @@ def test_a_verdict_fails_if_any_gate_fails_and_else_is_inconclusive_if_any_is(le
     assert findings(story.ledger(), story.reduced()).verdict.answer is Answer.INCONCLUSIVE  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            {"gates": [{"name": "g", "measure": "score", "at_least": 0.5, "candidate": "nobody"}]},
-            "the candidate nobody",
-        ),
-        ({"gates": [{"name": "g", "measure": "capacity_rps", "at_least": 5, "runtime": "tpu"}]}, "the runtime tpu"),
-        ({"gates": [{"name": "g", "measure": "served_p99_s", "at_most": 5, "target": "moon"}]}, "the target moon"),
-        ({"gates": [{"name": "g", "measure": "capacity_rps", "at_least": 5}], "load": {}}, "without an objective"),
-        ({"gates": [{"name": "g", "measure": "served_p99_s", "at_most": 5}], "serve": []}, "add a [[serve]] table"),
-        ({"gates": [{"name": "g", "measure": "error_share", "at_most": 1.0}]}, "can never fail"),
-        ({"gates": [{"name": "g", "measure": "served_p99_s", "at_least": 0.0}]}, "can never fail"),
-        ({"gates": [{"name": "objective", "measure": "score", "at_least": 0.5}]}, "choose another one"),
-        ({"expect": {"score_at_most": 0.5}}, "write expect.score_at_least instead"),
-        (
-            {"expect": {"score_at_least": 0.5}, "search": {"engines": [OPTUNA], "metric": "rmse"}},
-            "write expect.score_at_most instead",
-        ),
-    ],
-)
-def test_a_gate_that_could_never_be_decided_or_never_fail_is_refused_before_the_run(
-    ledgers: ModuleType, changes: dict[str, object], words: str
-) -> None:
-    scenario = ledgers.scenario(**changes)
-    with pytest.raises(UsageError) as caught:
-        refuse_unreal(scenario, cells(scenario, ()))
-    assert words in str(caught.value)
-
-
-def test_a_pair_that_is_never_served_together_is_refused(ledgers: ModuleType) -> None:
-    scenario = ledgers.scenario(
-        serve=[{"target": "asgi", "runtimes": ["onnx"]}, {"target": "ray_serve", "runtimes": ["sklearn_native"]}],
-        gates=[
-            {"name": "g", "measure": "capacity_rps", "at_least": 5, "runtime": "onnx", "target": "ray_serve"},
-        ],
-    )
-    with pytest.raises(UsageError, match="never served together"):
-        refuse_unreal(scenario, cells(scenario, ()))
-
-
-def test_real_gates_are_not_refused(ledgers: ModuleType) -> None:
-    gates = [
-        {"name": "a", "measure": "score", "at_least": 0.9, "candidate": OPTUNA},
-        {"name": "b", "measure": "capacity_rps", "at_least": 100, "runtime": "onnx", "target": "asgi"},
-        {"name": "c", "measure": "error_share", "at_most": 0.01},
-    ]
-    scenario = ledgers.scenario(gates=gates)
-    refuse_unreal(scenario, cells(scenario, ()))
-    assert [gate.name for gate in known_gates(scenario)] == ["expected-score", "objective", "a", "b", "c"]
-
-
-def test_every_gate_of_a_run_can_give_all_three_answers(ledgers: ModuleType) -> None:
-    gates = [
-        {"name": "a", "measure": "score", "at_least": 0.9},
-        {"name": "b", "measure": "capacity_rps", "at_least": 100},
-        {"name": "c", "measure": "error_share", "at_most": 0.0},
-        {"name": "d", "measure": "served_p99_s", "at_most": 0.05},
-    ]
-    story = one_served(ledgers, gates=gates)
-    assert self_test(findings(story.ledger(), story.reduced()).verdict) == []  # type: ignore[attr-defined]
-
-
-def test_the_self_test_finds_a_gate_that_cannot_fail() -> None:
-    figure = Estimate(value=0.0, unit=Unit.SHARE)
-    verdict = Verdict(gates=(judge("toothless", figure, 1.0, "at_most", "x"),))
-    assert self_test(verdict) == ["The gate toothless answers pass to 100 %, where it should fail."]
+def test_where_nothing_is_recommended_a_slow_server_fails_a_gate_that_names_no_candidate(ledgers: ModuleType) -> None:
+    gates = [{"name": "quick", "measure": "served_p99_s", "at_most": 0.05}]
+    assert judged(one_served(ledgers, 300.0, gates=gates))["quick"].answer is Answer.FAIL

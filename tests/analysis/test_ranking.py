@@ -24,7 +24,34 @@ def test_a_tie_in_score_goes_to_capacity_and_the_sentence_says_so(ledgers: Modul
         "Ship random_search (lightgbm) as onnx on asgi: it scores 0.9902 roc_auc on the holdout and carries "
         "1,200 req/s on one replica with p99 10.2 ms, inside the objective of 50 ms."
     )
-    assert found.sentence.endswith("cannot be told apart from the 0.9931 of optuna_search, and it carries more.")
+    assert found.sentence.endswith(
+        "cannot be told apart from the 0.9931 of optuna_search, and it carries more than that one's 800 req/s."
+    )
+    assert {one.candidate for one in found.standings if one.tied} == {OPTUNA, RANDOM}
+
+
+def test_scores_are_told_apart_by_their_difference_on_the_same_rows(ledgers: ModuleType) -> None:
+    """Their intervals overlap, yet on every resample one is better: there is no tie for capacity to break."""
+    story = ledgers.Story()
+    story.candidate(OPTUNA, 0.95, 0.93, 0.97, alike=True)
+    story.candidate(RANDOM, 0.93, 0.91, 0.95, alike=True)
+    story.loaded(story.cell("serve", OPTUNA), 900.0, (400, 800, 1200))
+    story.loaded(story.cell("serve", RANDOM), 5000.0, (400, 800, 1200))
+    found = ranked(story)
+    assert found.recommended == OPTUNA
+    assert [one.candidate for one in found.standings if one.tied] == [OPTUNA]
+
+
+def test_a_tie_is_not_said_to_be_broken_by_more_than_was_shown(ledgers: ModuleType) -> None:
+    """Neither cell ever missed the objective: which of the two carries more is not known."""
+    story = ledgers.Story()
+    story.candidate(OPTUNA, 0.993, 0.984, 0.999)
+    story.candidate(RANDOM, 0.990, 0.981, 0.998)
+    story.loaded(story.cell("serve", OPTUNA), 5000.0, (400, 800))
+    story.loaded(story.cell("serve", RANDOM), 5000.0, (400, 1250))
+    found = ranked(story)
+    assert found.recommended == RANDOM
+    assert found.sentence.endswith("of optuna_search, which carried 800 req/s and was not shown to carry more.")
 
 
 def test_a_score_that_is_clearly_better_beats_any_capacity(ledgers: ModuleType) -> None:
@@ -149,6 +176,16 @@ def test_the_front_compares_p99_under_the_same_arrivals(ledgers: ModuleType) -> 
     p99_s = {one.candidate: one.capacity.p99.value for one in found.standings if one.capacity}
     assert p99_s[OPTUNA] > p99_s[RANDOM]
     assert {one.candidate: one.on_front for one in found.standings} == {OPTUNA: True, RANDOM: False}
+
+
+def test_candidates_that_share_no_rate_are_not_compared_by_p99(ledgers: ModuleType) -> None:
+    """Better in score, worse in capacity; p99 at other rates would say nothing, and both stay on the front."""
+    story = ledgers.Story()
+    story.candidate(OPTUNA, 0.99, 0.985, 0.995)
+    story.candidate(RANDOM, 0.95, 0.94, 0.96)
+    story.loaded(story.cell("serve", OPTUNA), 900.0, (315, 630))
+    story.loaded(story.cell("serve", RANDOM), 5000.0, (400, 1250))
+    assert {one.candidate: one.on_front for one in ranked(story).standings} == {OPTUNA: True, RANDOM: True}
 
 
 def test_a_candidate_that_was_never_loaded_stands_with_its_reason(ledgers: ModuleType) -> None:

@@ -32,6 +32,13 @@ def test_a_steady_open_step_measures_what_it_was_given(ledgers: ModuleType) -> N
     assert found.warnings == ()
 
 
+def test_a_share_of_errors_at_its_bound_is_exact(ledgers: ModuleType) -> None:
+    """2 of 2,000 is 0.001, and not a last binary digit more: an objective of 0.001 is met."""
+    step, columns = steady(ledgers)
+    columns["outcome"][400:402] = Outcome.HTTP_ERROR
+    assert reduced(step, columns).error_share == 0.001
+
+
 def test_exchanges_due_in_the_warm_up_are_not_measured(ledgers: ModuleType) -> None:
     step, columns = steady(ledgers)
     columns["done_ns"][:400] = columns["due_ns"][:400] + 900 * MS

@@ -16,6 +16,7 @@ import pytest
 import harness.exporters
 from harness.analysis.document import document
 from harness.analysis.findings import findings
+from harness.errors import ExitCode
 from harness.exporters.csv import Csv
 from harness.exporters.html import Html
 from harness.exporters.json import Json
@@ -192,7 +193,7 @@ def test_csv_holds_raw_values_in_base_units(whole_document: Document) -> None:
 def test_csv_tells_holes_booleans_and_line_ends_apart() -> None:
     fields = (Field("text", "t"), Field("number_s", "n", Unit.SECONDS), Field("flag", "f"))
     table = Table("t", "T", fields, (('a,"b"\nc', None, True), ("", 1.5e-7, False)))
-    found = Document("t", "r", (), (Section("s", tables=(table,)),), {}, Verdict(gates=()), ())
+    found = Document("t", "r", (), (Section("s", tables=(table,)),), {}, Verdict(gates=()), ExitCode.GOOD, ())
     data = Csv().export(found)["tables/t.csv"]
     assert list(csv.reader(io.StringIO(data.decode(), newline=""))) == [
         ["text", "number_s", "flag"],

@@ -111,12 +111,12 @@ def test_a_failure_with_a_log_keeps_what_failed_and_what_was_said_last() -> None
 @pytest.mark.parametrize(
     ("answers", "whole"),
     [
-        ([], Answer.PASS),
+        ([], None),
         ([Answer.PASS, Answer.INCONCLUSIVE], Answer.INCONCLUSIVE),
         ([Answer.INCONCLUSIVE, Answer.FAIL, Answer.PASS], Answer.FAIL),
     ],
 )
-def test_the_worst_gate_is_the_verdict(answers: list[Answer], whole: Answer) -> None:
+def test_the_worst_gate_is_the_verdict(answers: list[Answer], whole: Answer | None) -> None:
     gates = tuple(
         GateVerdict(
             name="g",
