@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from harness.records.candidate import Column, ColumnKind
 from harness.records.rows import MISSING_TEXT, Batch
-from harness.space.parts import model_columns, model_inputs
+from harness.space.parts import microseconds, model_columns, model_inputs
 
 _DAY = np.timedelta64(86_400_000_000, "us")
 
@@ -86,6 +86,6 @@ def _text(series: "pd.Series[Any]") -> NDArray[np.object_]:
 
 def _raw(values: NDArray[Any], column: Column) -> Any:
     if column.kind == "date":
-        whole = np.where(np.isnan(values), 0, np.round(values * _DAY.astype(np.int64))).astype(np.int64)
-        return pd.to_datetime(np.where(np.isnan(values), np.datetime64("NaT", "us"), whole.astype("datetime64[us]")))
+        moments = microseconds(values).astype("datetime64[us]")
+        return pd.to_datetime(np.where(np.isnan(values), np.datetime64("NaT", "us"), moments))
     return values

@@ -20,7 +20,7 @@ from harness.errors import InfrastructureError
 from harness.ports import Predictor
 from harness.records.candidate import MINIMISED, Candidate, Check, CheckName, Endpoint, Signature
 from harness.records.rows import Batch, Prediction
-from harness.records.scenario import ExpectPlan
+from harness.records.scenario import ExpectPlan, Task
 from harness.serving.protocol import decode_response, encode_request
 from harness.space.score import score
 from harness.units import Unit, format_number
@@ -60,18 +60,18 @@ def quality_checks(
     """Holdout score with its interval, against the dummy model and against the scenario's expected score.
 
     `truth` is the class index or the value of each holdout row, shape (n,), and `answers` what the fitted pipeline says
-    of them; the dummy learns from `train_truth`.
+    of them; the dummy learns from `train_truth`. Of a classification each class is resampled on its own and keeps its
+    number of rows, so every metric is defined on every resample. The interval is therefore that of a holdout with these
+    class counts: how many rows of a class another holdout would have is not in it, nor is anything of a class of which
+    there is one row.
     """
-    metric, task = candidate.metric, candidate.signature.task
-    rows = np.random.default_rng(seed).integers(0, len(truth), (RESAMPLES, len(truth)))
+    metric = candidate.metric
     value = score(metric, truth, answers)
     dummy = _dummy_answers(candidate.signature, train_truth, len(truth))
     dummy_value = score(metric, truth, dummy)
     scores, gains = [], []
-    for drawn in rows:
+    for drawn in _resamples(truth, candidate.signature.task, seed):
         drawn_truth = truth[drawn]
-        if task != "regression" and len(np.unique(drawn_truth)) < len(np.unique(truth)):
-            continue  # a resample without one of the classes has no ROC curve; rare, and it tells nothing
         resampled = score(metric, drawn_truth, answers.take(drawn))
         scores.append(resampled)
         gains.append(resampled - score(metric, drawn_truth, dummy.take(drawn)))
@@ -223,6 +223,15 @@ def _check(
         bound=bound,
         detail=detail,
     )
+
+
+def _resamples(truth: NDArray[np.float64], task: Task, seed: int) -> NDArray[np.intp]:
+    """Positions of the rows of each resample, shape (RESAMPLES, n)."""
+    rng = np.random.default_rng(seed)
+    strata = [np.arange(len(truth))]
+    if task != "regression":
+        strata = [np.flatnonzero(truth == index) for index in np.unique(truth)]
+    return np.hstack([rng.choice(rows, (RESAMPLES, len(rows))) for rows in strata])
 
 
 def _dummy_answers(signature: Signature, train_truth: NDArray[np.float64], rows: int) -> Prediction:

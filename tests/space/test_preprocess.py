@@ -65,16 +65,61 @@ def test_texts_of_dates_mean_what_timestamps_mean_with_and_without_time_and_zone
     assert np.isnan(days[3])
 
 
-@given(st.datetimes(min_value=datetime.datetime(1900, 1, 1), max_value=datetime.datetime(2200, 1, 1)))
-def test_the_parts_of_a_date_are_the_calendars(moment: datetime.datetime) -> None:
-    moment = moment.replace(microsecond=0)
-    column = (Column(name="since", kind="date"),)
-    batch = to_batch(pd.DataFrame({"since": [pd.Timestamp(moment)]}), column)
-    parts = model_inputs(batch, column)[0][0]
-    # Half a second before the hour, a float64 of days still tells the hours apart.
+SINCE = (Column(name="since", kind="date"),)
+
+
+def parts_of(moments: list[datetime.datetime]) -> np.ndarray:
+    """As a runtime sees them that computes on a batch."""
+    dates = np.array(moments, dtype="datetime64[us]")
+    return model_inputs(to_batch(pd.DataFrame({"since": dates}), SINCE), SINCE)[0]
+
+
+def calendar(moment: datetime.datetime) -> list[int]:
+    return [moment.year, moment.month, moment.day, moment.weekday(), moment.hour]
+
+
+@given(st.datetimes(min_value=datetime.datetime(1900, 1, 1), max_value=datetime.datetime(2149, 1, 1)))
+def test_the_parts_of_a_date_are_the_calendars_to_the_microsecond(moment: datetime.datetime) -> None:
+    parts = parts_of([moment])[0]
     assert parts[0] == pytest.approx((moment - EPOCH).total_seconds() / 86400, abs=1e-9)
-    assert parts[1:5].tolist() == [moment.year, moment.month, moment.day, moment.weekday()]
-    assert parts[5] == moment.hour
+    assert parts[1:].tolist() == calendar(moment)
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        datetime.datetime(1, 1, 1),
+        datetime.datetime(1600, 2, 29),
+        datetime.datetime(1969, 12, 31),
+        datetime.datetime(1970, 1, 1),
+        datetime.datetime(2026, 1, 31),
+        datetime.datetime(2300, 6, 15),
+        datetime.datetime(9999, 12, 31),
+    ],
+    ids=lambda day: str(day.year),
+)
+def test_a_full_hour_is_that_hour_on_every_runtime(day: datetime.datetime) -> None:
+    hours = [day + datetime.timedelta(hours=hour) for hour in range(24)]
+    parts = parts_of(hours)
+    assert parts[:, 1:].tolist() == [calendar(moment) for moment in hours]
+    # As a runtime sees them that takes the same batch as a frame.
+    batch = to_batch(pd.DataFrame({"since": np.array(hours, dtype="datetime64[us]")}), SINCE)
+    assert (RawColumns(["since"], ["date"]).fit_transform(to_frame(batch, SINCE)).to_numpy() == parts).all()
+
+
+def test_the_last_microsecond_of_a_day_belongs_to_it() -> None:
+    for day in (datetime.datetime(1969, 12, 31), datetime.datetime(2026, 1, 31)):
+        last = day + datetime.timedelta(days=1, microseconds=-1)
+        assert parts_of([last])[0, 1:].tolist() == calendar(last)
+
+
+def test_a_hole_beside_a_date_leaves_the_date_whole() -> None:
+    days = np.array([[np.nan], [20484 + 2 / 24], [np.nan]])
+    batch = Batch(days, np.empty((3, 0), dtype=object))
+    parts = model_inputs(batch, SINCE)[0]
+    assert np.isnan(parts[[0, 2]]).all()
+    assert parts[1, 1:].tolist() == [2026, 1, 31, 5, 2]
+    assert to_frame(batch, SINCE)["since"].tolist() == [pd.NaT, pd.Timestamp("2026-01-31 02:00"), pd.NaT]
 
 
 def test_a_missing_date_has_no_parts() -> None:

@@ -69,6 +69,36 @@ def test_the_interval_holds_the_score_and_is_the_same_every_time() -> None:
     assert first.low < first.value < first.high < 1
 
 
+def test_the_interval_of_two_classes_is_that_of_two_binomials() -> None:
+    """Each class keeps its rows: of 80 and 20, with 8 and 4 wrong, the accuracy varies by both shares alone."""
+    truth = np.repeat([0.0, 1.0], [80, 20])
+    wrong = np.isin(np.arange(100), [*range(8), *range(80, 84)])
+    given = answers(np.where(wrong, 1 - truth, truth) * 0.8 + 0.1)
+    check = quality_checks(candidate("accuracy"), truth, given, truth, ExpectPlan(), seed=1)[0]
+    assert check.value == pytest.approx(0.88)
+    deviation = np.sqrt(80 * 0.1 * 0.9 + 20 * 0.2 * 0.8) / 100
+    assert check.low == pytest.approx(0.88 - 1.96 * deviation, abs=0.015)
+    assert check.high == pytest.approx(0.88 + 1.96 * deviation, abs=0.015)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss", "roc_auc"])
+@pytest.mark.parametrize("counts", [(1,) * 10, (1, 1, 98)], ids=["a row of each class", "two single rows"])
+def test_rare_classes_are_in_every_resample(metric: Metric, counts: tuple[int, ...]) -> None:
+    truth = np.repeat(np.arange(len(counts), dtype=np.float64), counts)
+    rng = np.random.default_rng(4)
+    likely = 0.3 * np.eye(len(counts))[truth.astype(int)] + 0.7 * rng.dirichlet(np.ones(len(counts)), len(truth))
+    given = Prediction(values=likely.argmax(axis=1).astype(np.float64), probabilities=likely)
+    signature = Signature(task="multiclass", columns=BINARY.columns, classes=tuple("abcdefghij"[: len(counts)]))
+    one = candidate(metric).model_copy(update={"signature": signature})
+    check = quality_checks(one, truth, given, truth, ExpectPlan(), seed=1)[0]
+    assert check.value is not None
+    assert check.low is not None
+    assert check.high is not None
+    # Ten single rows can only be drawn as they are.
+    assert (check.low < check.high) is (max(counts) > 1)
+    assert check.low - 1e-12 <= check.value <= check.high + 1e-12
+
+
 def test_a_candidate_that_learned_nothing_does_not_beat_the_dummy() -> None:
     shuffled = np.random.default_rng(9).permutation(TRUTH)
     checks = by_name(quality_checks(candidate(), shuffled, GOOD, shuffled, ExpectPlan(), seed=1))
