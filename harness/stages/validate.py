@@ -59,6 +59,7 @@ def quality_checks(
 ) -> list[Check]:
     """Holdout score with its interval, against the dummy model and against the scenario's expected score.
 
+    The same seed and truth draw the same rows for every candidate, so that two can be compared resample by resample.
     `truth` is the class index or the value of each holdout row, shape (n,), and `answers` what the fitted pipeline says
     of them; the dummy learns from `train_truth`. Of a classification each class is resampled on its own and keeps its
     number of rows, so every metric is defined on every resample. The interval is therefore that of a holdout with these
@@ -83,7 +84,7 @@ def quality_checks(
         beaten += "; the difference may be chance (95 % bootstrap interval over rows)"
     scored = f"{metric} {_shown(value)} on {len(truth)} holdout rows"
     checks = [
-        _check(candidate, "holdout_score", True, scored, value=value, low=low, high=high),
+        _check(candidate, "holdout_score", True, scored, value=value, low=low, high=high, resamples=tuple(scores)),
         _check(candidate, "beats_dummy", gain_low > 0, beaten, value=value, bound=dummy_value),
     ]
     bound = expect.score_at_most if metric in MINIMISED else expect.score_at_least
@@ -210,6 +211,7 @@ def _check(
     low: float | None = None,
     high: float | None = None,
     bound: float | None = None,
+    resamples: tuple[float, ...] = (),
 ) -> Check:
     return Check(
         candidate=candidate.origin,
@@ -221,6 +223,7 @@ def _check(
         low=low,
         high=high,
         bound=bound,
+        resamples=resamples,
         detail=detail,
     )
 

@@ -83,8 +83,8 @@ def test_the_gates_are_an_exit_status_and_can_fail(results: Path) -> None:
     tested = harness("gate", "one", "--self-test", "--results", str(results))
     assert tested.returncode == 0
     assert tested.stdout.splitlines() == [
-        "expected-score: passes, fails, and abstains without data",
-        "objective: passes, fails, and abstains without data",
+        "expected-score: fails on ruined records, abstains without any",
+        "objective: fails on ruined records, abstains without any",
     ]
 
 

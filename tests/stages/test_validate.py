@@ -69,6 +69,22 @@ def test_the_interval_holds_the_score_and_is_the_same_every_time() -> None:
     assert first.low < first.value < first.high < 1
 
 
+def test_every_candidate_is_scored_on_the_same_resamples() -> None:
+    """One that errs on a row more than another is behind it on every resample, by how often that row was drawn."""
+    truth = np.repeat([0.0, 1.0], [80, 20])
+    one, other = truth.copy(), truth.copy()
+    one[0], other[[0, 1]] = 1.0, 1.0
+    left, right = (
+        np.asarray(
+            quality_checks(candidate("accuracy"), truth, answers(given), truth, ExpectPlan(), seed=1)[0].resamples
+        )
+        for given in (one, other)
+    )
+    drawn = (left - right) * len(truth)
+    assert len(drawn) == 500 and np.all(drawn > -1e-9) and np.allclose(drawn, np.rint(drawn), atol=1e-9)
+    assert 0.8 < drawn.mean() < 1.2
+
+
 def test_the_interval_of_two_classes_is_that_of_two_binomials() -> None:
     """Each class keeps its rows: of 80 and 20, with 8 and 4 wrong, the accuracy varies by both shares alone."""
     truth = np.repeat([0.0, 1.0], [80, 20])
