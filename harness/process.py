@@ -2,8 +2,8 @@
 
 In: a command, cores, a log file. Out: `child`, a running process that is gone when its block is left, and
 `child_servers`, several that share one port; `die_with_parent`, which a child calls in its own main, so that it is gone
-too when the parent is killed; `refuse_taken`, for ports; `wait_ready`, for whatever answers HTTP; `on_cores`;
-`log_tail`. A child is only ever stopped by its own id.
+too when the parent is killed; `refuse_taken`, for ports; `wait_ready`, for whatever answers HTTP; `refuse_gone`, for
+what did and does no more; `on_cores`; `log_tail`. A child is only ever stopped by its own id.
 """
 
 import contextlib
@@ -16,11 +16,12 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.clock import Clock, SystemClock
+from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
 
 STOP_S = 5.0
@@ -107,8 +108,8 @@ def child_servers(
     cores: tuple[int, ...] = (),
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 60.0,
-) -> Iterator[int]:
-    """Run `count` children of `command` that share one loopback port, and yield the port (0: the system's choice).
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Run `count` children of `command` that share one loopback port (0: the system's choice); yield it and their ids.
 
     Each child gets `--fd`, its own listening socket, and `--ready-fd`, a pipe to call `announce_ready` on. The block is
     entered when all have. Raises UsageError on a port that is taken, and InfrastructureError, naming `what` and with
@@ -135,7 +136,7 @@ def child_servers(
             sock.close()  # or connections would still be queued here when the children are gone
         for process, ready in started:
             _wait_announced(process, ready, deadline_s - clock.monotonic_s(), f"{what} on port {bound}", log)
-        yield bound
+        yield bound, tuple(process.pid for process, _ in started)
 
 
 def announce_ready(fd: int) -> None:
@@ -211,27 +212,43 @@ def wait_ready(
     timeout_s: float,
     what: str,
     log: Path | None = None,
-    process: subprocess.Popen[bytes] | None = None,
-    clock: Clock | None = None,
 ) -> None:
     """Ask `url` until it answers 200.
 
-    Raises InfrastructureError, naming `what` and with the end of `log`, when that takes longer than `timeout_s` seconds
-    or `process` ends before.
+    Raises InfrastructureError, naming `what` and with the end of `log`, when that takes longer than `timeout_s`
+    seconds.
     """
-    ours = clock or SystemClock()
-    deadline_s = ours.monotonic_s() + timeout_s
+    clock = SystemClock()
+    deadline_s = clock.monotonic_s() + timeout_s
     last = "no answer"
-    while (left_s := deadline_s - ours.monotonic_s()) > 0:
-        if process is not None and process.poll() is not None:
-            raise InfrastructureError(
-                f"{what} ended with status {process.returncode} before it was ready at {url}.{_printed(log)}"
-            )
+    while (left_s := deadline_s - clock.monotonic_s()) > 0:
         last = _asked(url, min(2.0, left_s))
         if last == "":
             return
-        ours.sleep(_POLL_S)
+        clock.sleep(_POLL_S)
     raise InfrastructureError(f"{what} was not ready at {url} within {timeout_s:g} s ({last}).{_printed(log)}")
+
+
+def refuse_gone(url: str, processes: Sequence[int], *, what: str, log: Path) -> None:
+    """Raises InfrastructureError where a server that was ready has ended since: one of its `processes`, which are
+    children of this one, or whoever listened at `url`.
+
+    A server that is slow is not gone, so nothing is asked of it: under overload an answer may take any time.
+    """
+    for pid in processes if hasattr(os, "waitid") else ():
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None:
+            how = f"with status {ended.si_status}"
+            if ended.si_code != os.CLD_EXITED:
+                how = f"by signal {signal.Signals(ended.si_status).name}"
+            raise InfrastructureError(f"{what} at {url} ended {how} while it was in use.{_printed(log)}")
+    parts = urllib.parse.urlsplit(url)
+    try:
+        socket.create_connection((str(parts.hostname), parts.port or 80), timeout=2.0).close()
+    except ConnectionRefusedError:
+        raise InfrastructureError(f"{what} at {url} listens no more.{_printed(log)}") from None
+    except OSError:
+        return  # such as a timeout, with a queue of connections that is full
 
 
 def _printed(log: Path | None) -> str:

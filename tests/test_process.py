@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from harness.errors import InfrastructureError, UsageError
-from harness.process import LOOPBACK, child, child_servers, log_tail, on_cores, wait_ready
+from harness.process import LOOPBACK, child, child_servers, log_tail, on_cores, refuse_gone, wait_ready
 
 SERVER = """
     import argparse, http.server, os, socket
@@ -182,7 +182,7 @@ def test_the_tail_of_a_log_is_its_last_lines(tmp_path):
 
 
 def test_servers_share_a_port_answer_at_once_and_are_gone_afterwards(tmp_path):
-    with child_servers(python(SERVER), what="The server", log=tmp_path / "log", count=2) as port:
+    with child_servers(python(SERVER), what="The server", log=tmp_path / "log", count=2) as (port, processes):
         pids = set()
         for _ in range(200):  # connections fall on the two at random: 200 on one has a chance of 2 to the -199
             with socket.create_connection((LOOPBACK, port)) as sock:
@@ -193,7 +193,7 @@ def test_servers_share_a_port_answer_at_once_and_are_gone_afterwards(tmp_path):
                 pids.add(int(answer.rpartition(b"\r\n\r\n")[2]))
             if len(pids) == 2:
                 break
-        assert pids == {process.pid for process in psutil.Process().children()}
+        assert pids == {process.pid for process in psutil.Process().children()} == set(processes)
 
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert refused(port)
@@ -222,6 +222,35 @@ def test_a_server_that_never_gets_ready_is_an_error_and_ended(tmp_path):
         pytest.fail("entered")
 
     assert psutil.Process().children() == []
+
+
+def test_a_server_of_several_that_ends_is_found_with_how_it_ended(tmp_path):
+    log = tmp_path / "log"
+    with child_servers(python(SERVER), what="It", log=log, count=2) as (port, processes):
+        url = f"http://{LOOPBACK}:{port}"
+        refuse_gone(url, processes, what="It", log=log)
+        os.kill(processes[1], signal.SIGKILL)
+
+        def found() -> bool:
+            try:
+                refuse_gone(url, processes, what="It", log=log)
+            except InfrastructureError as error:
+                assert "It at" in str(error)
+                assert "ended by signal SIGKILL" in str(error)
+                return True
+            return False
+
+        until(found)
+
+    assert not any(psutil.pid_exists(pid) for pid in processes)
+
+
+def test_a_server_of_someone_else_is_gone_when_nobody_listens(tmp_path):
+    with socket.create_server((LOOPBACK, 0)) as sock:
+        url = f"http://{LOOPBACK}:{sock.getsockname()[1]}"
+        refuse_gone(url, (), what="It", log=tmp_path / "log")
+    with pytest.raises(InfrastructureError, match=r"It at .* listens no more"):
+        refuse_gone(url, (), what="It", log=tmp_path / "log")
 
 
 class Flaky(http.server.BaseHTTPRequestHandler):
@@ -257,10 +286,3 @@ def test_waiting_for_nobody_ends_with_what_was_found():
         port = sock.getsockname()[1]
     with pytest.raises(InfrastructureError, match=r"It was not ready .* refused"):
         wait_ready(f"http://{LOOPBACK}:{port}/", timeout_s=0.1, what="It")
-
-
-def test_waiting_for_a_process_that_ended_ends_too(tmp_path):
-    with child(python("print('the end')"), log=tmp_path / "log") as process:
-        process.wait(30)
-        with pytest.raises(InfrastructureError, match=r"(?s)status 0 .*the end"):
-            wait_ready(f"http://{LOOPBACK}:9/", timeout_s=30, what="It", log=tmp_path / "log", process=process)

@@ -153,6 +153,8 @@ class Endpoint(Frozen):
     """From the start of the target to its first `ready`."""
     cores: tuple[int, ...] = ()
     """Cores the server was pinned to; empty: none in particular."""
+    processes: tuple[int, ...] = ()
+    """Ids of the server's processes, where they are children of this one: the figures are of all of them or of none."""
     notes: tuple[str, ...] = ()
     """What a reader of its figures must know, such as settings that were in force."""
 

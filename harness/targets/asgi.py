@@ -47,7 +47,7 @@ class Asgi:
             # One thread per replica, whatever numeric library a runtime brings along.
             environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             timeout_s=self.ready_timeout_s,
-        ) as port:
+        ) as (port, processes):
             url = f"http://{LOOPBACK}:{port}"
             wait_ready(f"{url}/v2/health/ready", timeout_s=10.0, what="The server", log=servable.log)
             yield Endpoint(
@@ -55,5 +55,6 @@ class Asgi:
                 model=servable.model,
                 startup_s=clock.monotonic_s() - began_s,
                 cores=servable.cores,
+                processes=processes,
                 notes=("uvicorn (uvloop, httptools), access log off, one thread per replica",),
             )

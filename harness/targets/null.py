@@ -53,7 +53,7 @@ class Null:
             count=servable.replicas,
             port=self.port,
             cores=servable.cores,
-        ) as port:
+        ) as (port, processes):
             url = f"http://{LOOPBACK}:{port}"
             wait_ready(f"{url}/v2/health/ready", timeout_s=10.0, what="The null server", log=servable.log)
             yield Endpoint(
@@ -61,6 +61,7 @@ class Null:
                 model=servable.model,
                 startup_s=clock.monotonic_s() - began_s,
                 cores=servable.cores,
+                processes=processes,
                 notes=("answers every request with the same bytes; computes nothing",),
             )
 

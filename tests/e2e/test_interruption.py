@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from commands import ROOT, command, harness, interrupted, short
 
@@ -14,7 +15,7 @@ from harness.store.database import Database
 
 
 def done_once_each(folder: Path) -> None:
-    with Database.open(folder / "run.db") as database:
+    with Database.read(folder / "run.db") as database:
         database.check()
         ledger = database.ledger()
     assert [result.id for result in ledger.results] == [cell.id for cell in ledger.plan]
@@ -87,13 +88,38 @@ def test_a_taken_port_is_refused_before_anything_begins(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_a_server_that_dies_under_load_is_a_row_and_resuming_tries_it_again(
+    tmp_path: Path, nothing_left: Callable[[], list[str]]
+) -> None:
+    with subprocess.Popen(command(short(tmp_path, "died")), cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "serve random_search onnx asgi x1: ladder" in line:
+                break
+        (server,) = (each for each in psutil.Process(run.pid).children() if "harness.server" in each.cmdline())
+        server.kill()
+        told = run.stderr.read()
+    assert run.returncode == 5, told
+    assert "ended by signal SIGKILL while it was in use" in told
+    with Database.read(tmp_path / "died" / "run.db") as database:
+        ledger = database.ledger()
+    (failed,) = (result for result in ledger.results if result.failure)
+    assert (failed.kind, failed.failure and failed.failure.cause) == ("serve", Cause.TARGET)
+    again = harness("run", "--resume", "died", "--results", str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count(": begun") == 1
+    assert nothing_left() == []
+    done_once_each(tmp_path / "died")
+
+
+@pytest.mark.long
 def test_a_server_that_is_never_ready_is_a_row_and_resuming_tries_it_again(
     tmp_path: Path, nothing_left: Callable[[], list[str]]
 ) -> None:
     done = harness(*short(tmp_path, "late", "serve.1.parameters.ready_timeout_s=0.001"))
     assert done.returncode == 5, done.stderr
     assert "was not ready" in (tmp_path / "late" / "report" / "report.md").read_text()
-    with Database.open(tmp_path / "late" / "run.db") as database:
+    with Database.read(tmp_path / "late" / "run.db") as database:
         results = database.ledger().results
     assert [(result.kind, result.failure.cause) for result in results if result.failure] == [("serve", Cause.TARGET)]
     again = harness("run", "--resume", "late", "--results", str(tmp_path))
