@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HarnessError as error:
         talk(f"harness: {error}")
         return int(error.exit_code)
-    except KeyboardInterrupt:
-        talk(f"\nharness: interrupted; nothing is left running. {_how_to_resume(options)}")
+    except KeyboardInterrupt as interruption:
+        talk(f"\nharness: interrupted; nothing is left running. {interruption}".rstrip())
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         return int(ExitCode.GOOD)
@@ -98,8 +98,14 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder: results/RUN/candidates/ID")
     command.add_argument("--target", default="asgi", metavar="NAME", help="one of `harness list targets`")
     command.add_argument("--runtime", default="onnx", metavar="NAME", help="one of `harness list runtimes`")
-    command.add_argument("--replicas", type=int, default=1, metavar="N", help="server processes or replicas")
+    command.add_argument("--replicas", type=_count, default=1, metavar="N", help="server processes or replicas")
     command.add_argument("--port", type=int, metavar="PORT", help="default: one that is free")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 256:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 256")
+    return int(text)
 
 
 def _run_argument(command: argparse.ArgumentParser) -> None:
@@ -134,18 +140,6 @@ _VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Callable[[arg
     ("serve", verbs.serve_verb, "Serve a candidate of a run until interrupted.", _serve_options),
     ("verify", verbs.verify_verb, "Check that every file of a run is what was written.", _run_argument),
 )
-
-
-def _how_to_resume(options: argparse.Namespace) -> str:
-    if options.name != "run":
-        return ""
-    from harness.store.runs import runs
-
-    known = runs(options.results)
-    if options.resume is None and not known:
-        return "Nothing was recorded yet."
-    run_id = options.resume or known[-1].id
-    return f"Finished cells are kept: go on with `harness run --resume {run_id}`."
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

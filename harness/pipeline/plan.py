@@ -4,7 +4,7 @@ In: a scenario. Out: `Plan`. Everything that can be refused without measuring is
 stops in its tenth minute over a misspelt name.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError, did_you_mean
@@ -12,7 +12,8 @@ from harness.pipeline.gate_plan import refuse_unreal
 from harness.plugins import bare_targets, plugin, plugin_class
 from harness.ports import Shape
 from harness.records.load import Rung, Step
-from harness.records.scenario import BASELINE, Cell, LoadPlan, Scenario, cells
+from harness.records.scenario import BASELINE, Cell, LoadPlan, Scalar, Scenario, cells
+from harness.space.families import family_named
 
 _RAY_START_S = 10.0
 _CANDIDATE_S = 10.0
@@ -51,9 +52,12 @@ def _resolved(scenario: Scenario) -> Plan:
     search, load = scenario.search, scenario.load
     for engine in search.engines:
         plugin("engines", engine, search.parameters.get(engine))
+    for family in search.families:
+        family_named(family)
     _refuse_strangers("search.parameters", search.parameters, search.engines)
     for serve in scenario.serve:
         plugin("targets", serve.target, serve.parameters)
+        _refuse_no_port(serve.target, serve.parameters)
         for runtime in serve.runtimes:
             plugin_class("runtimes", runtime)
         _refuse_strangers(f"serve {serve.target} candidates", serve.candidates, (BASELINE, *search.engines))
@@ -100,6 +104,12 @@ def _assumed(step: Step) -> Rung:
     """What a plain server would do: saturate at eight in flight, and keep every promise below its peak."""
     asked = step.rate_rps if step.rate_rps is not None else _ASSUMED_PEAK_RPS * min(1.0, (step.in_flight or 1) / 8)
     return Rung(step=step, throughput_rps=min(asked, _ASSUMED_PEAK_RPS), p99_s=0.001, error_share=0.0)
+
+
+def _refuse_no_port(target: str, parameters: Mapping[str, Scalar]) -> None:
+    port = parameters.get("port", 0)
+    if not 0 <= int(port) < 2**16:
+        raise UsageError(f"The target {target} cannot listen on port {port}: choose one below 65536, or 0 for any.")
 
 
 def _refuse_strangers(where: str, given: Iterable[str], known: Sequence[str]) -> None:

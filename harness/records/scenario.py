@@ -20,6 +20,7 @@ Scalar = bool | int | float | str
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Processes = Annotated[int, Field(ge=1, le=256)]
 Arrivals = Literal["poisson", "constant"]
 Task = Literal["binary", "multiclass", "regression"]
 Metric = Literal["roc_auc", "accuracy", "log_loss", "r2", "rmse"]
@@ -57,7 +58,7 @@ class SearchPlan(Frozen):
     seconds: PositiveFloat = Field(default=30.0, description="Seconds per engine and seed, at most.")
     folds: Annotated[int, Field(ge=2, le=20)] = Field(default=3, description="Folds of the cross-validation.")
     seeds: tuple[Seed, ...] = Field(default=(1,), description="Each engine searches once per seed.", min_length=1)
-    workers: PositiveInt = Field(default=2, description="Ray actors that fit and score.")
+    workers: Processes = Field(default=2, description="Ray actors that fit and score.")
     families: tuple[Name, ...] = Field(
         default=(), description="Model families to search; left out, all that fit the task."
     )
@@ -87,7 +88,7 @@ class ServePlan(Frozen):
         default=(),
         description="Which candidates: names of engines, or `baseline`; left out, all of them.",
     )
-    replicas: tuple[PositiveInt, ...] = Field(
+    replicas: tuple[Processes, ...] = Field(
         default=(1,), description="Numbers of server processes or replicas, each a cell of its own.", min_length=1
     )
     parameters: dict[str, Scalar] = Field(

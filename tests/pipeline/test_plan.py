@@ -24,6 +24,7 @@ def scenario(**changes: Any) -> Scenario:
     ("changes", "told"),
     [
         ({"search": {"engines": ["random_serch"]}}, "did you mean random_search"),
+        ({"search": {"engines": ["random_search"], "families": ["mpl"]}}, "did you mean mlp"),
         ({"search": {"engines": ["random_search"], "parameters": {"optuna_search": {}}}}, "search.parameters names"),
         ({"serve": [{"target": "asgy"}]}, "did you mean asgi"),
         ({"serve": [{"target": "asgi", "runtimes": ["onx"]}]}, "did you mean onnx"),
@@ -32,6 +33,8 @@ def scenario(**changes: Any) -> Scenario:
             "serve asgi candidates names 'optuna_search'",
         ),
         ({"serve": [{"target": "asgi", "parameters": {"prot": 1}}]}, "did you mean port"),
+        ({"serve": [{"target": "asgi", "parameters": {"port": 65536}}]}, "cannot listen on port 65536"),
+        ({"serve": [{"target": "asgi", "parameters": {"port": -1}}]}, "cannot listen on port -1"),
         ({"serve": [{"target": "asgi"}, {"target": "asgi"}]}, "plans the same cell twice"),
         ({"load": {"shapes": ["stars"]}}, "did you mean stairs"),
         ({"load": {"parameters": {"ladr": {}}}}, "load.parameters names 'ladr'"),
@@ -54,7 +57,6 @@ def test_each_cell_has_an_estimate() -> None:
     assert len(plan.cells) == len(plan.estimates_s)
     by_kind = {cell.kind: estimate_s for cell, estimate_s in zip(plan.cells, plan.estimates_s, strict=True)}
     assert by_kind["search"] == 10
-    assert plan.estimated_s >= sum(plan.estimates_s)
     longer = {"parameters": {"stairs": {"step_s": 30.0}}}
     assert resolved(scenario(load=longer), "my.toml").estimated_s > plan.estimated_s + 60
 
