@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test test-long lint report gate serve clean
+.PHONY: help setup bench test test-long lint lock report gate serve clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ test-long: $(VENV)/.setup-dev ## the tests that take minutes
 
 lint: $(VENV)/.setup-dev ## ruff, mypy, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+
+lock: $(BIN)/uv ## write the lock files anew after pyproject.toml changed (UPGRADE=1: newest versions)
+	@for group in setup dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade) --group $$group pyproject.toml \
+		--output-file requirements$$(test $$group = setup || echo -dev).lock || exit 1; done
 
 report: $(VENV)/.setup ## make the report of a run anew: RUN=id
 	@$(BIN)/harness report $(RUN) --results $(RESULTS)

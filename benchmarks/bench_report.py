@@ -22,7 +22,7 @@ from harness.stats.arrivals import due_ns
 from harness.store.database import Database
 from harness.store.exchanges import write_exchanges
 from harness.store.files import write_atomically
-from harness.store.runs import new_run
+from harness.store.runs import RunFolder, new_run
 
 STEPS, EXCHANGES = 20, 50_000
 SCENARIO = Scenario.model_validate(
@@ -39,10 +39,8 @@ SCENARIO = Scenario.model_validate(
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
-    folder = new_run(results, "million")
     plan = cells(SCENARIO, {"null"})
     served = next(cell for cell in plan if cell.kind == "serve")
-    write_atomically(folder.scenario, b"")
     run = Run(
         id="million",
         scenario="million",
@@ -52,7 +50,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         harness_version="0",
         started_utc="2026-01-01T00:00:00Z",
     )
-    with Database.create(folder.database, run, fingerprint(), SCENARIO, plan) as database:
+
+    def fill(made: RunFolder) -> None:
+        write_atomically(made.scenario, b"")
+        Database.create(made.database, run, fingerprint(), SCENARIO, plan).close()
+
+    folder = new_run(results, "million", fill)
+    with Database.open(folder.database) as database:
         database.begin(served)
         for number in range(STEPS):
             step = Step(

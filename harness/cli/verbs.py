@@ -6,8 +6,8 @@ called, so that `harness --help` answers at once.
 
 import argparse
 import json
-import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from harness.errors import ExitCode
 
 if TYPE_CHECKING:
     from harness.plugins import Plugin
+    from harness.store.runs import RunFolder
 
 
 def list_verb(options: argparse.Namespace) -> int:
@@ -89,12 +90,16 @@ def run_verb(options: argparse.Namespace) -> int:
     if options.resume is not None and (options.overrides or options.run_id):
         raise UsageError("A resumed run keeps its scenario and its id: leave out --set and --run-id.")
     clock = SystemClock()
+    begun: list[RunFolder] = []
     with watching(sys.stderr, clock) as watch:
-        around = Surroundings(results=options.results, ray_address=options.ray_address, watch=watch, clock=clock)
-        if options.resume is not None:
-            finished = resume(options.resume, around)
-        else:
-            finished = start(options.scenario, options.overrides, options.run_id, around)
+        around = Surroundings(options.results, options.ray_address, begun.append, watch, clock)
+        try:
+            if options.resume is not None:
+                finished = resume(options.resume, around)
+            else:
+                finished = start(options.scenario, options.overrides, options.run_id, around)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_what_is_kept(begun)) from None
     document = finished.document
     if options.json:
         data(json.dumps(document.summary, indent=2))
@@ -106,7 +111,7 @@ def run_verb(options: argparse.Namespace) -> int:
     for result in finished.failed:
         talk(f"harness: {result.kind} {result.label} failed: {result.failure.message if result.failure else ''}")
     if finished.failed:
-        talk(f"harness: `harness run --resume {finished.folder.id}` tries again what the machine failed.")
+        talk(f"harness: `{finished.folder.resume_command}` tries again what the machine failed.")
     return document.exit_code
 
 
@@ -157,18 +162,20 @@ def gate_verb(options: argparse.Namespace) -> int:
 
 def serve_verb(options: argparse.Namespace) -> int:
     """Serve a candidate until interrupted."""
-    from harness.pipeline.serve import served
+    from harness.clock import SystemClock
+    from harness.pipeline.serve import served, wait_for_its_end
 
     parameters = {} if options.port is None else {"port": options.port}
-    with served(options.bundle, options.target, options.runtime, options.replicas, parameters) as endpoint:
+    with served(options.bundle, options.target, options.runtime, options.replicas, parameters) as server:
+        endpoint = server.endpoint
         data(f"{endpoint.url}{endpoint.infer_path}")
         talk(f"Ready after {endpoint.startup_s:.1f} s; Ctrl-C ends it.")
         talk(f"Metadata: {endpoint.url}/v2/models/{endpoint.model}")
         try:
-            signal.pause()
+            wait_for_its_end(server, SystemClock())
         except KeyboardInterrupt:
             talk("Stopping.")
-    return ExitCode.GOOD
+            return ExitCode.GOOD
 
 
 def verify_verb(options: argparse.Namespace) -> int:
@@ -189,6 +196,13 @@ def data(line: str) -> None:
 def talk(line: str) -> None:
     """Say something to the person at the terminal."""
     sys.stderr.write(f"{line}\n")
+
+
+def _what_is_kept(begun: "Sequence[RunFolder]") -> str:
+    """What an interrupted command says of the run that it had begun, if it had."""
+    if not begun:
+        return "No run had begun."
+    return f"Finished cells are kept: go on with `{begun[0].resume_command}`."
 
 
 def _usable(plugin: "Plugin") -> str:

@@ -21,6 +21,7 @@ from harness.errors import InfrastructureError, NotConvertibleError, UsageError
 from harness.pipeline.plan import steps
 from harness.plugins import plugin
 from harness.ports import Predictor, Problem, Servable, Target
+from harness.process import refuse_gone
 from harness.records.candidate import Candidate, Check, Configuration, Trial
 from harness.records.ledger import Ledger, StepEntry
 from harness.records.load import Rung, Step
@@ -164,9 +165,15 @@ def serve_cell(work: Work, cell: Cell) -> Told:
     with contextlib.ExitStack() as stack:
         with _blamed_on(Cause.TARGET, work):
             endpoint = stack.enter_context(target.serve(servable))
+
+        def refuse_dead() -> None:
+            with _blamed_on(Cause.TARGET, work):
+                refuse_gone(endpoint.url, endpoint.processes, what=f"The server of {cell.label}", log=servable.log)
+
         if candidate is not None and predict is not None:
             work.tell("checking the answers over the wire")
             check = wire_check(candidate, batch, predict, str(cell.runtime), str(cell.target), endpoint)
+            refuse_dead()
             work.database.record(cell.id, check)
             if not check.passed:
                 raise CellFailedError(Cause.CHECK_FAILED, check.detail)
@@ -175,7 +182,7 @@ def serve_cell(work: Work, cell: Cell) -> Told:
         with _blamed_on(Cause.GENERATOR, work):
             plan, folder = work.scenario.load, work.folder.logs / "load" / cell.id
             load = stack.enter_context(generator(endpoint, payloads, expected, plan, work.host.generator_cores, folder))
-        _drive(work, cell, load)
+        _drive(work, cell, load, refuse_dead)
     return Told(startup_s=endpoint.startup_s, notes=endpoint.notes)
 
 
@@ -205,13 +212,14 @@ def holdout_batch(table: Table) -> Batch:
     return to_batch(table.frame.iloc[table.holdout], table.signature.columns)
 
 
-def _drive(work: Work, cell: Cell, load: Generator) -> None:
-    """Walk the shapes of load, a step at a time, keeping each before the next."""
+def _drive(work: Work, cell: Cell, load: Generator, refuse_dead: Callable[[], None]) -> None:
+    """Walk the shapes of load, a step at a time, keeping each before the next that the server has outlived."""
 
     def drive(step: Step) -> Rung:
         work.tell(f"{step.shape}: {step.label}")
         with _blamed_on(Cause.GENERATOR, work):
             columns = load.drive(step)
+        refuse_dead()
         step_id = f"{cell.id}-{step.number:02d}"
         digest = write_exchanges(work.folder.exchanges(step_id), columns)
         entry = StepEntry(id=step_id, cell=cell.id, step=step, exchanges_sha256=digest)

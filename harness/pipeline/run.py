@@ -40,15 +40,17 @@ from harness.stages.host import fingerprint
 from harness.store.database import Database
 from harness.store.files import write_atomically
 from harness.store.runs import RunFolder, disk_failures, find_run, locked, new_run
-from harness.store.scenarios import parse_scenario, read_scenario, scenario_name
+from harness.store.scenarios import kept_scenario, read_scenario, scenario_name
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a run needs beside its scenario."""
+    """What a run needs beside its scenario, and whom it tells."""
 
     results: Path
     ray_address: str | None
+    began: Callable[[RunFolder], None]
+    """Told of the run's folder as soon as there is something to resume."""
     watch: Callable[[Progress], None]
     clock: Clock
 
@@ -69,14 +71,13 @@ def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, aro
     plan = resolved(scenario, str(scenario_file))
     table = load_table(scenario.data, scenario_file.parent)
     metric_of(scenario, table)
+    families_for(table.signature.task, scenario.search.families)
     name = scenario_name(scenario_file)
     with locked(around.results), disk_failures():
         _refuse_taken_ports(plan.cells)
         started_utc = around.clock.utc_label()
-        folder = new_run(around.results, run_id or f"{re.sub('[-:]', '', started_utc)}-{name}"[:100])
-        write_atomically(folder.scenario, text.encode())
         run = Run(
-            id=folder.id,
+            id=run_id or f"{re.sub('[-:]', '', started_utc)}-{name}"[:100],
             scenario=name,
             data_folder=str(scenario_file.parent.resolve()),
             scenario_sha256=hashlib.sha256(text.encode()).hexdigest(),
@@ -84,7 +85,14 @@ def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, aro
             harness_version=harness.__version__,
             started_utc=started_utc,
         )
-        with Database.create(folder.database, run, fingerprint(), scenario, plan.cells) as database:
+
+        def fill(made: RunFolder) -> None:
+            write_atomically(made.scenario, text.encode())
+            Database.create(made.database, run, fingerprint(), scenario, plan.cells).close()
+
+        folder = new_run(around.results, run.id, fill)
+        around.began(folder)
+        with Database.open(folder.database) as database:
             return _worked_off(folder, database, plan, table, around)
 
 
@@ -95,10 +103,10 @@ def resume(run_id: str, around: Surroundings) -> Finished:
     """
     with locked(around.results), disk_failures():
         folder = find_run(around.results, run_id)
+        around.began(folder)
         with Database.open(folder.database) as database:
             ledger = database.ledger()
-            where = str(folder.scenario)
-            plan = resolved(parse_scenario(folder.scenario.read_text(encoding="utf-8"), where), where)
+            plan = resolved(kept_scenario(folder.scenario, ledger.run.scenario_sha256), str(folder.scenario))
             table = load_table(plan.scenario.data, Path(ledger.run.data_folder))
             _refuse_another(folder, ledger, plan, table)
             _refuse_taken_ports(_left(plan, ledger))
@@ -114,11 +122,6 @@ def _refuse_taken_ports(cells: Iterable[Cell]) -> None:
 
 
 def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, table: Table) -> None:
-    text = folder.scenario.read_bytes()
-    if hashlib.sha256(text).hexdigest() != ledger.run.scenario_sha256:
-        raise IntegrityError(
-            f"{folder.scenario} was changed since the run began; its results would answer two questions."
-        )
     if table.sha256 != ledger.run.data_sha256:
         raise IntegrityError(
             f"The table {plan.scenario.data.source} is not the one that the run {folder.id} began with. "
@@ -139,6 +142,8 @@ def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, table: Table)
 def _worked_off(folder: RunFolder, database: Database, plan: Plan, table: Table, around: Surroundings) -> Finished:
     ledger = database.ledger()
     left = _left(plan, ledger)
+    if left:  # or a run that was finished, resumed and killed would go on saying that it is finished
+        database.replace_run(ledger.run.model_copy(update={"finished_utc": None}))
     teller = _Teller(plan, around, left)
 
     def work(cell: Cell) -> Work:
@@ -162,7 +167,8 @@ def _worked_off(folder: RunFolder, database: Database, plan: Plan, table: Table,
                 _done(work(cell), cell, serve_cell)
             case "micro":
                 _done(work(cell), cell, micro_cell)
-    database.replace_run(ledger.run.model_copy(update={"finished_utc": around.clock.utc_label()}))
+    if left or ledger.run.finished_utc is None:
+        database.replace_run(ledger.run.model_copy(update={"finished_utc": around.clock.utc_label()}))
     failed = database.ledger().failed_by_the_machine
     return Finished(folder=folder, document=write_report(folder), failed=failed)
 
@@ -196,6 +202,8 @@ def _search(
 def _done(work: Work, cell: Cell, do: Callable[[Work, Cell], Told]) -> None:
     """Do a cell, and keep what became of it."""
     work.database.begin(cell)
+    # After its records: a file without a record is left over, a record without a file is damage.
+    work.folder.forget(cell)
     work.tell("begun")
     started_s = work.clock.monotonic_s()
     told, failure = Told(), None

@@ -2,9 +2,10 @@
 
 In: a `Candidate` and the bytes of its artifacts. Out: a folder with those files, `card.md` for readers and
 `signature.json`, the candidate itself, which is written last; and the way back, with every digest verified before
-anything is loaded.
+anything is loaded. `refuse_altered_bundle` looks at the whole folder.
 """
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from harness.errors import IntegrityError, NotConvertibleError, UsageError
 from harness.records.candidate import Artifact, Candidate
 from harness.store.files import sha256_of, write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of `signature.json`; a reader refuses what it does not know."""
 
 SIGNATURE_FILE = "signature.json"
@@ -37,8 +38,13 @@ def write_bundle(folder: Path, candidate: Candidate, files: Mapping[str, bytes])
     try:
         for name, data in files.items():
             write_atomically(made / name, data)
-        write_atomically(made / CARD_FILE, _card(candidate).encode())
-        written = {"schema": SCHEMA, "candidate": candidate.model_dump(mode="json")}
+        card = _card(candidate).encode()
+        write_atomically(made / CARD_FILE, card)
+        written = {
+            "schema": SCHEMA,
+            "card_sha256": hashlib.sha256(card).hexdigest(),
+            "candidate": candidate.model_dump(mode="json"),
+        }
         write_atomically(made / SIGNATURE_FILE, orjson.dumps(written, option=orjson.OPT_INDENT_2))
         made.chmod(0o755)
         _put_in_place(made, folder)
@@ -52,19 +58,25 @@ def read_bundle(folder: Path) -> Candidate:
 
     Raises UsageError where the folder is no bundle, IntegrityError (naming the file) where it is a damaged one.
     """
-    path = folder / SIGNATURE_FILE
-    try:
-        text = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(
-            f"{folder} is not the folder of a candidate: it has no {SIGNATURE_FILE}. Give one of the folders under "
-            "`candidates/` of a finished run."
-        ) from error
-    candidate = _parsed(path, text)
+    candidate, _ = _signature(folder)
     for artifact in candidate.artifacts:
         if artifact.file is not None:
-            _verify(folder, artifact.file, artifact)
+            _verify(folder, artifact.file, str(artifact.sha256))
     return candidate
+
+
+def refuse_altered_bundle(folder: Path, candidate: Candidate) -> None:
+    """Raises IntegrityError where a folder is not, to the last file, what was written for `candidate`."""
+    if not (folder / SIGNATURE_FILE).is_file():
+        raise IntegrityError(f"{folder / SIGNATURE_FILE} is missing, and the run wrote it. Restore it from a copy.")
+    if read_bundle(folder) != candidate:
+        raise IntegrityError(f"{folder} is not the candidate that was recorded.")
+    _, card_sha256 = _signature(folder)
+    _verify(folder, CARD_FILE, card_sha256)
+    ours = {SIGNATURE_FILE, CARD_FILE, *(artifact.file for artifact in candidate.artifacts)}
+    strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+    if strangers:
+        raise IntegrityError(f"{folder} holds what the harness did not write: {', '.join(strangers)}. Remove it.")
 
 
 def artifact_path(folder: Path, candidate: Candidate, runtime: str) -> Path:
@@ -100,7 +112,16 @@ def _put_in_place(made: Path, folder: Path) -> None:
         shutil.rmtree(aside.parent, ignore_errors=True)
 
 
-def _parsed(path: Path, text: bytes) -> Candidate:
+def _signature(folder: Path) -> tuple[Candidate, str]:
+    """What `signature.json` states: the candidate, and the digest of its card."""
+    path = folder / SIGNATURE_FILE
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{folder} is not the folder of a candidate: it has no {SIGNATURE_FILE}. Give one of the folders under "
+            "`candidates/` of a finished run."
+        ) from error
     try:
         written = orjson.loads(text)
         schema = written["schema"]
@@ -111,24 +132,25 @@ def _parsed(path: Path, text: bytes) -> Candidate:
             f"{path} has schema {schema!r}, and this version reads {SCHEMA}: use the harness that wrote it."
         )
     try:
-        return Candidate.model_validate_json(orjson.dumps(written.get("candidate")))
+        candidate = Candidate.model_validate_json(orjson.dumps(written.get("candidate")))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise IntegrityError(f"{path} is damaged: {place or 'the candidate'}: {first['msg']}.") from error
+    return candidate, str(written.get("card_sha256"))
 
 
-def _verify(folder: Path, name: str, artifact: Artifact) -> None:
+def _verify(folder: Path, name: str, sha256: str) -> None:
     path = folder / name
     if Path(name).name != name:
         raise IntegrityError(f"{folder / SIGNATURE_FILE} names a file outside its folder: {name!r}.")
     if not path.is_file():
         raise IntegrityError(f"{path} is missing, and {SIGNATURE_FILE} states it: export the candidate again.")
     found = sha256_of(path)
-    if found != artifact.sha256:
+    if found != sha256:
         raise IntegrityError(
             f"{path} is not the file that was written: its SHA-256 is {found}, and {SIGNATURE_FILE} states "
-            f"{artifact.sha256}. It will not be loaded; export the candidate again."
+            f"{sha256}. It will not be loaded; export the candidate again."
         )
 
 

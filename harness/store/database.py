@@ -1,34 +1,38 @@
 """`run.db`: every record of a run but the raw exchanges, in SQLite.
 
 In: records, one by one, from the single writer. Out: the same records as a `Ledger`. Each record is kept as JSON, the
-one truth, beside virtual columns for those who come with SQL. A finished record is committed before the next is made,
-so a killed run loses only what it was doing; a cell that was not finished is begun anew from nothing.
+one truth, beside its digest, and virtual columns for those who come with SQL. A finished record is committed before the
+next is made, so a killed run loses only what it was doing; a cell that was not finished is begun anew from nothing.
 """
 
 import contextlib
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self, TypeVar
 
-from harness.errors import InfrastructureError, IntegrityError, UsageError
+from harness.errors import HarnessError, IntegrityError, UsageError
 from harness.records.candidate import Candidate, Check, Trial
 from harness.records.frozen import Frozen
 from harness.records.ledger import Ledger, StepEntry
 from harness.records.run import CellResult, CellState, Host, MicroResult, Run
 from harness.records.scenario import Cell, Scenario
+from harness.store.connections import closed, reading, told, writing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
-CREATE TABLE run (record TEXT NOT NULL);
-CREATE TABLE host (record TEXT NOT NULL);
-CREATE TABLE scenario (record TEXT NOT NULL);
+CREATE TABLE run (record TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE host (record TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE scenario (record TEXT NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE cells (
     id TEXT PRIMARY KEY,
     position INTEGER NOT NULL,
     plan TEXT NOT NULL,
+    plan_sha256 TEXT NOT NULL,
     record TEXT,
+    record_sha256 TEXT,
     kind TEXT AS (plan ->> '$.kind'),
     candidate TEXT AS (plan ->> '$.candidate'),
     runtime TEXT AS (plan ->> '$.runtime'),
@@ -40,6 +44,7 @@ CREATE TABLE cells (
 CREATE TABLE trials (
     cell TEXT NOT NULL REFERENCES cells (id),
     record TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
     number INTEGER AS (record ->> '$.number'),
     family TEXT AS (record ->> '$.evaluated.configuration.family'),
     duration_s REAL AS (record ->> '$.evaluated.duration_s'),
@@ -50,6 +55,7 @@ CREATE INDEX trials_by_cell ON trials (cell);
 CREATE TABLE candidates (
     cell TEXT NOT NULL REFERENCES cells (id),
     record TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
     id TEXT AS (record ->> '$.id'),
     origin TEXT AS (record ->> '$.origin'),
     cv_score REAL AS (record ->> '$.cv_score')
@@ -57,6 +63,7 @@ CREATE TABLE candidates (
 CREATE TABLE checks (
     cell TEXT NOT NULL REFERENCES cells (id),
     record TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
     candidate TEXT AS (record ->> '$.candidate'),
     name TEXT AS (record ->> '$.name'),
     passed INTEGER AS (record ->> '$.passed'),
@@ -65,6 +72,7 @@ CREATE TABLE checks (
 CREATE TABLE steps (
     cell TEXT NOT NULL REFERENCES cells (id),
     record TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
     id TEXT AS (record ->> '$.id'),
     mode TEXT AS (record ->> '$.step.mode'),
     rate_rps REAL AS (record ->> '$.step.rate_rps'),
@@ -73,6 +81,7 @@ CREATE TABLE steps (
 CREATE TABLE micro (
     cell TEXT NOT NULL REFERENCES cells (id),
     record TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
     candidate TEXT AS (record ->> '$.candidate'),
     benchmark TEXT AS (record ->> '$.benchmark'),
     runtime TEXT AS (record ->> '$.runtime'),
@@ -108,67 +117,79 @@ class Database:
 
     @classmethod
     def create(cls, path: Path, run: Run, host: Host, scenario: Scenario, plan: tuple[Cell, ...]) -> Self:
-        """A new file that holds the plan and nothing done."""
-        database = cls(path, _connect(path))
+        """A new file that holds the plan and nothing done. Killed in here, it leaves a file that is no run's yet."""
+        database = cls(path, writing(path, new=True))
         with database._committed() as connection:
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             for table, record in (("run", run), ("host", host), ("scenario", scenario)):
-                connection.execute(f"INSERT INTO {table} (record) VALUES (?)", (record.model_dump_json(),))
-            connection.executemany(
-                "INSERT INTO cells (id, position, plan) VALUES (?, ?, ?)",
-                [(cell.id, position, cell.model_dump_json()) for position, cell in enumerate(plan)],
-            )
+                text = record.model_dump_json()
+                connection.execute(
+                    f"INSERT INTO {table} (record, sha256) VALUES (?, ?)", (text, record_sha256(table, text))
+                )
+            for position, cell in enumerate(plan):
+                text = cell.model_dump_json()
+                connection.execute(
+                    "INSERT INTO cells (id, position, plan, plan_sha256) VALUES (?, ?, ?, ?)",
+                    (cell.id, position, text, record_sha256("plan", cell.id, position, text)),
+                )
         return database
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The file of an earlier run. Raises IntegrityError or UsageError where it cannot be one of ours."""
-        database = cls(path, _connect(path))
-        with database._committed() as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version != SCHEMA_VERSION:
-            database.close()
-            raise UsageError(
-                f"{path} has schema {version}, and this harness reads schema {SCHEMA_VERSION}. "
-                "Read it with the version that wrote it."
-            )
-        return database
+        """The file of an earlier run, to go on with. Raises IntegrityError or UsageError where it is none of ours."""
+        return cls(path, writing(path))._known()
+
+    @classmethod
+    @contextlib.contextmanager
+    def read(cls, path: Path) -> Iterator[Self]:
+        """The file of a run, as long as the block lasts, for reading only. Raises as `open` does."""
+        with reading(path) as connection:
+            yield cls(path, connection)._known()
 
     def begin(self, cell: Cell) -> None:
-        """Mark a cell as begun, and forget what an earlier, unfinished attempt left of it."""
-        opened = CellResult(id=cell.id, label=cell.label, kind=cell.kind, state=CellState.OPEN)
+        """Mark a cell as begun, and forget what an earlier, unfinished attempt recorded."""
         with self._committed() as connection:
             for table in _OF_CELLS.values():
                 connection.execute(f"DELETE FROM {table} WHERE cell = ?", (cell.id,))
-            connection.execute("UPDATE cells SET record = ? WHERE id = ?", (opened.model_dump_json(), cell.id))
+            _put_result(connection, CellResult(id=cell.id, label=cell.label, kind=cell.kind, state=CellState.OPEN))
 
     def finish(self, result: CellResult) -> None:
         """Mark a cell as ended, well or not."""
         with self._committed() as connection:
-            connection.execute("UPDATE cells SET record = ? WHERE id = ?", (result.model_dump_json(), result.id))
+            _put_result(connection, result)
 
     def record(self, cell: str, record: Trial | Candidate | Check | StepEntry | MicroResult) -> None:
         """Keep one finished record of a cell."""
+        table, text = _OF_CELLS[type(record)], record.model_dump_json()
         with self._committed() as connection:
             connection.execute(
-                f"INSERT INTO {_OF_CELLS[type(record)]} (cell, record) VALUES (?, ?)", (cell, record.model_dump_json())
+                f"INSERT INTO {table} (cell, record, sha256) VALUES (?, ?, ?)",
+                (cell, text, record_sha256(table, cell, text)),
             )
 
     def replace_run(self, run: Run) -> None:
         """Keep a newer form of the run's own record, as when it ends."""
+        text = run.model_dump_json()
         with self._committed() as connection:
-            connection.execute("UPDATE run SET record = ?", (run.model_dump_json(),))
+            connection.execute("UPDATE run SET record = ?, sha256 = ?", (text, record_sha256("run", text)))
 
     def ledger(self) -> Ledger:
-        """Everything in the file. Raises IntegrityError where it is not as it was written."""
-        cells = self._rows("SELECT plan, record FROM cells ORDER BY position")
+        """Everything in the file. Raises IntegrityError where a record is not as it was written."""
+        plan, results = [], []
+        columns = "id, position, plan, plan_sha256, record, record_sha256"
+        for cell, position, planned, plan_digest, record, digest in self._rows(
+            f"SELECT {columns} FROM cells ORDER BY position"
+        ):
+            plan.append(self._parsed(Cell, planned, plan_digest, "plan", cell, position))
+            if (record, digest) != (None, None):
+                results.append(self._parsed(CellResult, record, digest, "result", cell))
         return Ledger(
             run=self._one(Run, "run"),
             host=self._one(Host, "host"),
             scenario=self._one(Scenario, "scenario"),
-            plan=tuple(self._parsed(Cell, plan) for plan, _ in cells),
-            results=tuple(self._parsed(CellResult, record) for _, record in cells if record is not None),
+            plan=tuple(plan),
+            results=tuple(results),
             trials=self._of_cells(Trial),
             candidates=self._of_cells(Candidate),
             checks=self._of_cells(Check),
@@ -184,7 +205,7 @@ class Database:
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        closed(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -192,49 +213,78 @@ class Database:
     def __exit__(self, *unused: object) -> None:
         self.close()
 
+    def _known(self) -> Self:
+        """Itself, if its schema is the one that is written here."""
+        try:
+            ((version,),) = self._rows("PRAGMA user_version")
+            if version != SCHEMA_VERSION:
+                raise UsageError(
+                    f"{self._path} has schema {version}, and this harness reads schema {SCHEMA_VERSION}. "
+                    "Read it with the version that wrote it."
+                )
+        except BaseException:
+            self._connection.close()
+            raise
+        return self
+
     def _of_cells(self, kind: type[_Record]) -> tuple[_Record, ...]:
-        # In the plan's order of cells, then of writing: a resumed run reads as one that was never interrupted.
-        query = f"SELECT t.record FROM {_OF_CELLS[kind]} t JOIN cells ON cells.id = t.cell ORDER BY position, t.rowid"
-        return tuple(self._parsed(kind, record) for (record,) in self._rows(query))
+        # In the plan's order of cells, then of writing: a resumed run reads as one that was never interrupted. A record
+        # whose cell is not in the plan is still read: nothing of ours wrote it, and its digest will say so.
+        table = _OF_CELLS[kind]
+        order = "LEFT JOIN cells ON cells.id = t.cell ORDER BY position, t.rowid"
+        rows = self._rows(f"SELECT t.cell, t.record, t.sha256 FROM {table} t {order}")
+        return tuple(self._parsed(kind, record, digest, table, cell) for cell, record, digest in rows)
 
     def _one(self, kind: type[_Record], table: str) -> _Record:
-        rows = self._rows(f"SELECT record FROM {table}")
+        rows = self._rows(f"SELECT record, sha256 FROM {table}")
         if len(rows) != 1:
             raise IntegrityError(f"{self._path} holds {len(rows)} records of its {table}, not one: it is damaged.")
-        return self._parsed(kind, rows[0][0])
+        ((record, digest),) = rows
+        return self._parsed(kind, record, digest, table)
 
-    def _parsed(self, kind: type[_Record], text: str) -> _Record:
+    def _parsed(self, kind: type[_Record], text: object, digest: object, *place: object) -> _Record:
+        if record_sha256(*place, text) != digest:
+            raise IntegrityError(
+                f"{self._path} is damaged: a {kind.__name__} ({', '.join(map(str, place))}) is not what was written; "
+                "its SHA-256 is another. Restore the file from a copy, or run the scenario again."
+            )
         try:
-            return kind.model_validate_json(text)
+            return kind.model_validate_json(str(text))
         except ValueError as error:
             raise IntegrityError(f"{self._path} holds a {kind.__name__} that cannot be read: {error}") from error
 
-    def _rows(self, query: str) -> list[tuple[str, ...]]:
+    def _rows(self, query: str) -> list[tuple[object, ...]]:
         with self._committed() as connection:
             return connection.execute(query).fetchall()
 
     @contextlib.contextmanager
     def _committed(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._connection:
-                yield self._connection
-        except sqlite3.OperationalError as error:
-            raise InfrastructureError(
-                f"{self._path} cannot be written or read: {error}. What was finished before is kept; "
-                "see to the disk and resume the run."
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise IntegrityError(f"{self._path} is not a run's database, or is damaged: {error}.") from error
+        with told(self._path), self._connection:
+            yield self._connection
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path)
+def record_sha256(*parts: object) -> str:
+    """The digest kept beside a record: of its table's name, its cell's id where it has one, and its text, a line each.
+
+    Of where it stands too, so that a record cannot pass from one cell to another. SQLite's own check sees pages, and
+    would take a changed figure in a sound page for good.
+    """
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def started_utc(path: Path) -> str | None:
+    """When the run of a file began; None where it does not say, whatever the reason. Any schema will do."""
     try:
-        # Write-ahead: a commit costs no wait for the disk, and a killed process loses nothing that was committed.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA foreign_keys = ON")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise IntegrityError(f"{path} is not a run's database, or is damaged: {error}.") from error
-    return connection
+        with reading(path) as connection, told(path):
+            ((label,),) = connection.execute("SELECT record ->> '$.started_utc' FROM run").fetchall()
+    except (HarnessError, OSError, ValueError):
+        return None
+    return label if isinstance(label, str) else None
+
+
+def _put_result(connection: sqlite3.Connection, result: CellResult) -> None:
+    text = result.model_dump_json()
+    connection.execute(
+        "UPDATE cells SET record = ?, record_sha256 = ? WHERE id = ?",
+        (text, record_sha256("result", result.id, text), result.id),
+    )

@@ -1,24 +1,36 @@
 """Where runs live: the results folder, the folder of each run, and the lock that keeps two writers apart.
 
-In: a results folder and a run's id. Out: `RunFolder`, which knows the place of every file of a run, and the lock.
+In: a results folder and a run's id. Out: `RunFolder`, which knows the place of every file of a run, and the lock. A run
+is begun under a name that no run can have, and put in its place when it can be resumed: what was killed before that is
+in nobody's way.
 """
 
 import contextlib
+import datetime
 import errno
 import os
 import re
-from collections.abc import Iterator
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from harness.errors import InfrastructureError, LockedError, UsageError
+from harness.records.scenario import Cell
+from harness.store.database import started_utc
 
 LATEST = "latest"
-"""Stands for the newest run of a results folder, wherever a run's id is asked for."""
+"""Stands for the run of a results folder that began last, wherever a run's id is asked for."""
+
+RESULTS = Path("results")
+"""Where runs are kept unless another folder is named."""
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG})
+_BEGINNING = ".new-run-"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -61,6 +73,24 @@ class RunFolder:
         """A candidate's bundle."""
         return self.path / "candidates" / candidate_id
 
+    @property
+    def resume_command(self) -> str:
+        """What goes on with the run, to be pasted as it is."""
+        return f"harness run --resume {self.id}{_results_option(self.path.parent)}"
+
+    def raw(self) -> list[Path]:
+        """Everything that lies in `exchanges/` and `candidates/`, whoever put it there."""
+        folders = (self.path / "exchanges", self.path / "candidates")
+        return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir())
+
+    def forget(self, cell: Cell) -> None:
+        """Remove the raw files of a cell that is begun anew, those that it was still writing included."""
+        begins = f"{cell.candidate}-" if cell.kind == "candidate" else f"{cell.id}-"
+        where = "candidates" if cell.kind == "candidate" else "exchanges"
+        for path in self.raw():
+            if path.parent.name == where and path.name.removeprefix(".").startswith(begins):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
 
 def checked_run_id(text: str) -> str:
     """`text`, if it can name a run; else UsageError. A path or `..` is no id: a run cannot leave its folder."""
@@ -77,7 +107,8 @@ def find_run(results: Path, run_id: str) -> RunFolder:
     if run_id == LATEST:
         known = runs(results)
         if not known:
-            raise UsageError(f"There is no run in {results} yet; `harness run scenarios/smoke.toml` makes one.")
+            command = f"harness run scenarios/smoke.toml{_results_option(results)}"
+            raise UsageError(f"There is no run in {results} yet; `{command}` makes one.")
         return known[-1]
     folder = RunFolder(results / checked_run_id(run_id))
     if folder.path.is_symlink():
@@ -89,28 +120,52 @@ def find_run(results: Path, run_id: str) -> RunFolder:
 
 
 def runs(results: Path) -> list[RunFolder]:
-    """The runs of a results folder, oldest first (ids begin with their time, and the file's time breaks ties)."""
+    """The runs of a results folder in the order in which they began, by their own records; ids break ties.
+
+    Not by the times of files, which a copy does not keep. Only a run that cannot say when it began goes by its file's:
+    a damaged one must not make an older one `latest` in silence.
+    """
     found = [RunFolder(path) for path in results.iterdir() if not path.is_symlink()] if results.is_dir() else []
     return sorted(
         (folder for folder in found if folder.database.is_file() and _RUN_ID.fullmatch(folder.id)),
-        key=lambda folder: (folder.scenario.stat().st_mtime_ns if folder.scenario.exists() else 0, folder.id),
+        key=lambda folder: (started_utc(folder.database) or _changed_utc(folder.database), folder.id),
     )
 
 
-def new_run(results: Path, run_id: str) -> RunFolder:
-    """A new, empty run folder. Raises UsageError where the id is taken or nothing can be written."""
+def new_run(results: Path, run_id: str, fill: Callable[[RunFolder], None]) -> RunFolder:
+    """A new run folder with what `fill` wrote into it: whole, or not there. For the holder of the lock.
+
+    Raises UsageError where the id is taken or nothing can be written.
+    """
     folder = RunFolder(results / checked_run_id(run_id))
     if run_id == LATEST:
         raise UsageError(f"{LATEST!r} stands for the newest run and cannot be the id of one.")
+    if os.path.lexists(folder.path):
+        going_on = f", or go on with `{folder.resume_command}`" if folder.database.is_file() else ""
+        raise UsageError(f"{folder.path} exists already; choose another id{going_on}.")
     try:
-        folder.path.mkdir()
-    except FileExistsError:
-        raise UsageError(
-            f"{folder.path} exists already; choose another id, or go on with `harness run --resume {run_id}`."
-        ) from None
+        for left in results.glob(f"{_BEGINNING}*"):  # by a start that was killed: whoever lives holds the lock
+            shutil.rmtree(left)
+        made = Path(tempfile.mkdtemp(prefix=_BEGINNING, dir=results))
     except OSError as error:
         raise UsageError(f"No run can be written to {results}: {error.strerror}. Choose --results.") from None
+    try:
+        made.chmod(0o755)
+        fill(RunFolder(made))
+        made.rename(folder.path)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
     return folder
+
+
+def _results_option(results: Path) -> str:
+    return "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
+
+
+def _changed_utc(path: Path) -> str:
+    changed = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+    return changed.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @contextlib.contextmanager
@@ -141,13 +196,13 @@ def locked(results: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def disk_failures() -> Iterator[None]:
-    """Turn a full or failing disk inside the block into InfrastructureError."""
+def disk_failures(then: str = "resume the run") -> Iterator[None]:
+    """Turn a full or failing disk inside the block into InfrastructureError; `then` is what to do when it is not."""
     try:
         yield
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         raise InfrastructureError(
-            f"Writing failed: {error}. What was finished before is kept; free some space and resume the run."
+            f"Writing failed: {error}. What was finished before is kept; free some space and {then}."
         ) from error

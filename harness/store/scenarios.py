@@ -1,8 +1,10 @@
 """Scenario files: TOML in, a Scenario out, or one paragraph that names the file, the key and what was meant.
 
-In: the path or text of a TOML file, and `key=value` overrides. Out: `Scenario`.
+In: the path of a TOML file, and `key=value` overrides. Out: `Scenario`, and the text that a run keeps: a scenario file
+too, and the same scenario for whoever reads it.
 """
 
+import hashlib
 import json
 import re
 import tomllib
@@ -12,21 +14,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import IntegrityError, UsageError, did_you_mean
 from harness.records.scenario import Scenario
 
 _SHOWN_PROBLEMS = 5
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = ()) -> tuple[Scenario, str]:
-    """The scenario in a file and the file's text, with `overrides` (`search.trials=5`) written into both.
+    """The scenario in a file with `overrides` (`search.trials=5`), and the text that a run of it keeps.
 
-    The text is what a run keeps: read again, it gives the same scenario. Raises UsageError.
+    Without overrides the text is the file's own. With some it holds the values as they were run, and below them the
+    file's own text as comments. Either way it is a scenario file that gives the same scenario. Raises UsageError.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         there = sorted(beside.name for beside in path.parent.glob("*.toml"))
         hint = did_you_mean(path.name, there, "`harness list scenarios` shows those at hand.")
@@ -38,16 +42,17 @@ def read_scenario(path: Path, overrides: Sequence[str] = ()) -> tuple[Scenario, 
     values = _toml(text, str(path))
     for override in overrides:
         _override(values, override)
-    return _validated(values, str(path)), _with_overrides(text, overrides)
+    scenario = _validated(values, str(path))
+    return scenario, _as_run(path, text, values, overrides) if overrides else text
 
 
-def parse_scenario(text: str, where: str) -> Scenario:
-    """The scenario in a TOML text that came from `where`, which may carry overrides. Raises UsageError."""
-    values = _toml(text, where)
-    for line in text.splitlines():
-        if line.startswith(_OVERRIDE_MARK):
-            _override(values, json.loads(line.removeprefix(_OVERRIDE_MARK)))
-    return _validated(values, where)
+def kept_scenario(path: Path, sha256: str) -> Scenario:
+    """The scenario that a run keeps at `path`. Raises IntegrityError where the file is not the one with that digest."""
+    if not path.is_file():
+        raise IntegrityError(f"{path} is missing, and the run wrote it. Restore it from a copy.")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise IntegrityError(f"{path} was changed since the run began; its results would answer two questions.")
+    return read_scenario(path)[0]
 
 
 def scenario_questions(folder: Path) -> list[tuple[Path, str]]:
@@ -66,13 +71,16 @@ def scenario_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "scenario"
 
 
-_OVERRIDE_MARK = "# set: "
+def _as_run(path: Path, text: str, values: dict[str, Any], overrides: Sequence[str]) -> str:
+    # Not the file with some of its lines changed: where a key lies in TOML is known to nobody but its parser.
+    changes = "".join(f"  --set {json.dumps(override)}\n" for override in overrides)
+    heading = _comment(f"{json.dumps(path.name)} as it was run, with\n{changes}")
+    original = _comment(f"The file itself, without them:\n\n{text}")
+    return f"{heading}\n{tomli_w.dumps(values)}\n{original}"
 
 
-def _with_overrides(text: str, overrides: Sequence[str]) -> str:
-    # Kept as marked comments below the user's own text: rewriting TOML would lose its comments and order.
-    lines = "".join(f"{_OVERRIDE_MARK}{json.dumps(override)}\n" for override in overrides)
-    return text + ("" if text.endswith("\n") or not lines else "\n") + lines
+def _comment(text: str) -> str:
+    return "".join(f"# {line.rstrip()}".rstrip() + "\n" for line in text.rstrip("\n").split("\n"))
 
 
 def _toml(text: str, where: str) -> dict[str, Any]:

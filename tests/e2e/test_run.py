@@ -2,16 +2,18 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
 import psutil
 import pytest
-from commands import ROOT, harness, left_running, short
+from commands import ROOT, command, harness, left_running, short
 
 from harness.records.run import CellState
 from harness.store.database import Database
@@ -29,7 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_every_cell_was_done(results: Path) -> None:
-    with Database.open(results / "one" / "run.db") as database:
+    with Database.read(results / "one" / "run.db") as database:
         ledger = database.ledger()
     assert [result.id for result in ledger.results] == [cell.id for cell in ledger.plan]
     assert {result.state for result in ledger.results} == {CellState.DONE}
@@ -88,6 +90,32 @@ def test_the_gates_are_an_exit_status_and_can_fail(results: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("ended", "status", "said"),
+    [
+        (lambda run: run.send_signal(signal.SIGINT), 0, "Stopping."),
+        (lambda run: psutil.Process(run.pid).children()[0].kill(), 5, "ended by signal SIGKILL while it was in use"),
+    ],
+)
+def test_a_candidate_is_served_until_it_is_interrupted_or_dies(
+    results: Path, ended: Callable[[subprocess.Popen[str]], None], status: int, said: str
+) -> None:
+    before = set(psutil.pids())
+    bundle = next((results / "one" / "candidates").iterdir())
+    arguments, pipe = command(["serve", str(bundle), "--replicas", "2"]), subprocess.PIPE
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        url = run.stdout.readline().strip().removesuffix("/infer")
+        with urllib.request.urlopen(url) as answer:
+            assert json.load(answer)["name"] == bundle.name
+        ended(run)
+        told = run.stderr.read()
+    assert run.returncode == status, told
+    assert said in told
+    assert left_running(results, before) == []
+
+
 def test_one_flipped_bit_is_found(results: Path, tmp_path: Path) -> None:
     assert harness("verify", "one", "--results", str(results)).returncode == 0
     for number, pattern in enumerate(("exchanges/*.parquet", "candidates/*/model.onnx", "scenario.toml")):
@@ -104,11 +132,13 @@ def test_one_flipped_bit_is_found(results: Path, tmp_path: Path) -> None:
 
 def test_a_finished_run_resumed_does_nothing_again(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results / "one", tmp_path / "one")
-    before = (tmp_path / "one" / "report" / "tables").exists()
+    with Database.read(tmp_path / "one" / "run.db") as database:
+        before = database.ledger()
     done = harness("run", "--resume", "one", "--results", str(tmp_path))
-    assert before
     assert done.returncode == 0, done.stderr
     assert "begun" not in done.stderr
+    with Database.read(tmp_path / "one" / "run.db") as database:
+        assert database.ledger() == before
 
 
 def test_a_resumed_run_refuses_a_changed_scenario(results: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from harness.errors import IntegrityError, NotConvertibleError, UsageError
 from harness.records.candidate import Artifact, Candidate, Column, Signature
-from harness.store.bundle import artifact_path, read_bundle, write_bundle
+from harness.store.bundle import artifact_path, read_bundle, refuse_altered_bundle, write_bundle
 
 FILES = {"model.skops": b"the pipeline" * 100}
 
@@ -115,7 +115,7 @@ def edited(bundle, change):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda written: written.update(schema=2), "schema 2"),
+        (lambda written: written.update(schema=99), "schema 99"),
         (lambda written: written.pop("schema"), "damaged"),
         (lambda written: written.pop("candidate"), "damaged"),
         (lambda written: written["candidate"].update(more=1), "damaged: more"),
@@ -156,3 +156,30 @@ def test_the_card_says_what_a_reader_needs(bundle):
     assert "no operator \\| for it" in card  # a bar in a cell would end the cell
     assert hashlib.sha256(FILES["model.skops"]).hexdigest() in card
     assert "harness serve" in card
+
+
+def test_a_bundle_is_what_was_written_to_the_last_file(bundle):
+    refuse_altered_bundle(bundle, candidate())
+
+    card = bundle / "card.md"
+    text = card.read_text()
+    card.write_text(text.replace("accuracy: 0.875", "accuracy: 0.975"))
+    with pytest.raises(IntegrityError, match=r"card\.md is not the file"):
+        refuse_altered_bundle(bundle, candidate())
+    card.unlink()
+    with pytest.raises(IntegrityError, match=r"card\.md is missing"):
+        refuse_altered_bundle(bundle, candidate())
+    card.write_text(text)
+    (bundle / "more.bin").touch()
+    with pytest.raises(IntegrityError, match=r"did not write: more\.bin"):
+        refuse_altered_bundle(bundle, candidate())
+
+
+def test_a_bundle_of_another_candidate_or_none_is_not_what_was_written(bundle):
+    with pytest.raises(IntegrityError, match="not the candidate that was recorded"):
+        refuse_altered_bundle(bundle, candidate(cv_score=0.5))
+    with pytest.raises(IntegrityError, match="is missing"):
+        refuse_altered_bundle(bundle.parent / "gone", candidate())
+    (bundle / "signature.json").unlink()
+    with pytest.raises(IntegrityError, match=r"signature\.json"):
+        refuse_altered_bundle(bundle, candidate())

@@ -3,17 +3,18 @@
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.errors import IntegrityError, UsageError
+from harness.errors import HarnessError, InfrastructureError, IntegrityError, UsageError
 from harness.records.candidate import Check, Evaluated, Trial
 from harness.records.ledger import StepEntry
 from harness.records.load import Step
 from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Run
 from harness.records.scenario import Cell, Scenario, cells
-from harness.store.database import Database
+from harness.store.database import Database, started_utc
 
 SCENARIO = Scenario.model_validate(
     {
@@ -86,7 +87,7 @@ def test_everything_recorded_is_read_back(tmp_path: Path) -> None:
         for record in records.values():
             database.record(served.id, record)
         database.finish(done(served))
-    with Database.open(tmp_path / "run.db") as database:
+    with Database.read(tmp_path / "run.db") as database:
         database.check()
         ledger = database.ledger()
     assert (ledger.run, ledger.host, ledger.scenario, ledger.plan) == (RUN, HOST, SCENARIO, PLAN)
@@ -127,7 +128,8 @@ def test_those_who_come_with_sql_find_columns_and_failures(tmp_path: Path) -> No
     connection.close()
 
 
-def test_a_killed_writer_loses_nothing_that_was_recorded(tmp_path: Path) -> None:
+def killed(path: Path) -> None:
+    """Have a process record five trials in a new file, and die before it closes it."""
     writing = (
         "import os, pathlib, signal, sys\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
@@ -137,11 +139,99 @@ def test_a_killed_writer_loses_nothing_that_was_recorded(tmp_path: Path) -> None
         "for number in range(5): database.record(t.cell('search').id, t.trial(number))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", writing, str(tmp_path / "run.db")], check=False)
-    assert killed.returncode == -9
-    with Database.open(tmp_path / "run.db") as database:
+    assert subprocess.run([sys.executable, "-c", writing, str(path)], check=False).returncode == -9
+
+
+def finished(path: Path) -> None:
+    """The same file, closed as it should be."""
+    with created(path) as database:
+        database.begin(cell("search"))
+        for number in range(5):
+            database.record(cell("search").id, trial(number))
+
+
+@pytest.mark.parametrize("opened", [Database.open, Database.read])
+def test_a_killed_writer_loses_nothing_that_was_recorded(tmp_path: Path, opened: Callable[..., Database]) -> None:
+    killed(tmp_path / "run.db")
+    with opened(tmp_path / "run.db") as database:
         database.check()
         assert [kept.number for kept in database.ledger().trials] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("made", [killed, finished])
+@pytest.mark.parametrize("gone", [(), ("run.db-shm",)], ids=["whole", "without the index"])
+def test_who_reads_writes_nothing(tmp_path: Path, made: Callable[[Path], None], gone: tuple[str, ...]) -> None:
+    made(tmp_path / "run.db")
+    for name in gone:
+        (tmp_path / name).unlink(missing_ok=True)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    contents = {name: (tmp_path / name).read_bytes() for name in before if name != "run.db-shm"}
+    with Database.read(tmp_path / "run.db") as database:
+        database.check()
+        assert len(database.ledger().trials) == 5
+    assert before.keys() == {path.name for path in tmp_path.iterdir()}
+    assert contents == {name: (tmp_path / name).read_bytes() for name in contents}
+
+
+@pytest.mark.parametrize("made", [killed, finished])
+@pytest.mark.parametrize("gone", [(), ("run.db-shm",)], ids=["whole", "without the index"])
+def test_a_file_is_read_where_nothing_can_be_written(
+    tmp_path: Path,
+    made: Callable[[Path], None],
+    gone: tuple[str, ...],
+    read_only: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    made(folder / "run.db")
+    for name in gone:
+        (folder / name).unlink(missing_ok=True)
+    read = (
+        "import pathlib, sys\n"
+        "from harness.store.database import Database\n"
+        "with Database.read(pathlib.Path(sys.argv[1])) as database: print(len(database.ledger().trials))\n"
+    )
+    done = read_only([sys.executable, "-c", read, str(folder / "run.db")], folder)
+    assert (done.stdout, done.returncode) == ("5\n", 0), done.stderr
+
+
+def test_what_cannot_be_written_is_no_damage(
+    tmp_path: Path, read_only: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    finished(folder / "run.db")
+    write = (
+        "import pathlib, sys\n"
+        "from harness.errors import InfrastructureError\n"
+        "from harness.store.database import Database\n"
+        "try: Database.open(pathlib.Path(sys.argv[1]))\n"
+        "except InfrastructureError as error: print(error)\n"
+    )
+    done = read_only([sys.executable, "-c", write, str(folder / "run.db")], folder)
+    assert "readonly" in done.stdout, done.stderr
+    assert "damaged" not in done.stdout
+
+
+def test_a_reader_is_in_nobodys_way(tmp_path: Path) -> None:
+    with created(tmp_path / "run.db") as writer:
+        writer.record(cell("search").id, trial(0))
+        with Database.read(tmp_path / "run.db") as reader:
+            writer.record(cell("search").id, trial(1))
+            assert len(reader.ledger().trials) == 2
+    with Database.read(tmp_path / "run.db") as reader:
+        assert len(reader.ledger().trials) == 2
+
+
+def test_when_a_run_began_is_known_in_any_schema_and_nothing_is_raised_where_it_is_not(tmp_path: Path) -> None:
+    finished(tmp_path / "run.db")
+    connection = sqlite3.connect(tmp_path / "run.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    assert started_utc(tmp_path / "run.db") == RUN.started_utc
+    (tmp_path / "none.db").touch()
+    (tmp_path / "noise.db").write_bytes(b"noise" * 1000)
+    assert [started_utc(tmp_path / f"{name}.db") for name in ("none", "noise", "absent")] == [None] * 3
 
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
@@ -159,6 +249,53 @@ def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
         Database.open(tmp_path / "run.db")
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE run SET record = replace(record, '2026', '2025')",
+        "UPDATE cells SET plan = replace(plan, 'random_search', 'optuna_search') WHERE kind = 'search'",
+        "UPDATE cells SET position = -position",
+        "UPDATE cells SET record = replace(record, 'open', 'done') WHERE record IS NOT NULL",
+        "UPDATE cells SET record = NULL",
+        "UPDATE trials SET record = replace(record, '0.75', '0.95') WHERE number = 3",
+        "UPDATE trials SET cell = (SELECT id FROM cells WHERE kind = 'serve') WHERE number = 3",
+        "UPDATE trials SET cell = 'nowhere' WHERE number = 3",
+        "UPDATE trials SET record = CAST(record AS BLOB) WHERE number = 3",
+    ],
+)
+def test_a_record_that_was_changed_in_a_sound_file_is_found(tmp_path: Path, statement: str) -> None:
+    finished(tmp_path / "run.db")
+    connection = sqlite3.connect(tmp_path / "run.db")
+    with connection:
+        assert connection.execute(statement).rowcount > 0
+    connection.close()
+    with Database.read(tmp_path / "run.db") as database:
+        database.check()
+        with pytest.raises(IntegrityError, match="is not what was written"):
+            database.ledger()
+
+
+def test_any_flipped_bit_is_found_or_changes_nothing_that_is_read(tmp_path: Path) -> None:
+    finished(tmp_path / "run.db")
+    raw = (tmp_path / "run.db").read_bytes()
+    with Database.read(tmp_path / "run.db") as database:
+        written = database.ledger()
+    found = 0
+    for place in range(0, len(raw), 61):
+        damaged = bytearray(raw)
+        damaged[place] ^= 1 << place % 8
+        path = tmp_path / "damaged.db"
+        path.write_bytes(damaged)
+        try:
+            with Database.read(path) as database:
+                database.check()
+                assert database.ledger() == written, f"bit {place % 8} of byte {place}"
+        except HarnessError as error:
+            found += 1
+            assert not isinstance(error, InfrastructureError), f"bit {place % 8} of byte {place}: {error}"
+    assert found > 50
+
+
 def test_a_damaged_page_is_found(tmp_path: Path) -> None:
     with created(tmp_path / "run.db") as database:
         for number in range(200):
@@ -166,6 +303,6 @@ def test_a_damaged_page_is_found(tmp_path: Path) -> None:
     raw = bytearray((tmp_path / "run.db").read_bytes())
     raw[len(raw) // 2 : len(raw) // 2 + 8192] = b"\xff" * 8192
     (tmp_path / "run.db").write_bytes(raw)
-    with pytest.raises(IntegrityError), Database.open(tmp_path / "run.db") as database:
+    with pytest.raises(IntegrityError), Database.read(tmp_path / "run.db") as database:
         database.check()
         database.ledger()

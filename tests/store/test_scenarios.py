@@ -1,12 +1,15 @@
 """A scenario file becomes a Scenario, or one paragraph that names the file, the key and what was meant."""
 
+import hashlib
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode, IntegrityError, UsageError
+from harness.records.scenario import Scenario
 from harness.store.reference import scenario_reference
-from harness.store.scenarios import parse_scenario, read_scenario, scenario_name
+from harness.store.scenarios import kept_scenario, read_scenario, scenario_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,10 +25,13 @@ target = "asgi"
 
 
 def refusal(text: str) -> str:
-    with pytest.raises(UsageError) as refused:
-        parse_scenario(text, "my.toml")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "my.toml")
+        path.write_text(text)
+        with pytest.raises(UsageError) as refused:
+            read_scenario(path)
     assert refused.value.exit_code == ExitCode.USAGE == 2
-    message = str(refused.value)
+    message = str(refused.value).removeprefix(f"{folder}/")
     assert message.startswith("my.toml")
     assert "\n" not in message
     return message
@@ -106,14 +112,60 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read_scenario(tmp_path / "binary.toml")
 
 
-def test_an_override_changes_one_key_and_is_kept_with_the_text(tmp_path: Path) -> None:
+def kept(folder: Path, text: str) -> Path:
+    path = folder / "kept.toml"
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_an_override_changes_one_key_and_what_is_kept_is_the_changed_scenario(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(GOOD + "# my own remark")
     scenario, text = read_scenario(path, ["search.trials=5", "serve.0.replicas=[1, 2]", "load.objective.p99_s=0.2"])
     assert scenario.search.trials == 5
     assert scenario.serve[0].replicas == (1, 2)
-    assert text.startswith(GOOD)
-    assert parse_scenario(text, "kept") == scenario
+    assert read_scenario(kept(tmp_path, text)) == (scenario, text)
+    assert '--set "search.trials=5"' in text
+    assert "# # my own remark\n" in text
+
+
+@pytest.mark.parametrize(
+    "remark", ["# set: the trials you like", '# set: "search.trials=7"', "# é \u2028 set: x", "#\r\n# a\r"]
+)
+@pytest.mark.parametrize("overrides", [[], ["search.trials=5"], ['question=a\nb = "c" # \x7f é']])
+def test_a_users_own_remarks_mean_nothing(tmp_path: Path, remark: str, overrides: list[str]) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes((GOOD + remark + "\n").encode())
+    scenario, text = read_scenario(path, overrides)
+    assert scenario.search.trials == (5 if overrides[:1] == ["search.trials=5"] else read_plain(tmp_path).search.trials)
+    assert read_scenario(kept(tmp_path, text))[0] == scenario
+
+
+def read_plain(folder: Path) -> Scenario:
+    return read_scenario(kept(folder, GOOD))[0]
+
+
+def test_without_overrides_the_file_is_kept_to_the_byte(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(GOOD.replace("\n", "\r\n").encode())
+    assert read_scenario(path)[1].encode() == path.read_bytes()
+
+
+def test_a_kept_scenario_is_the_one_that_was_run_or_none(tmp_path: Path) -> None:
+    path = kept(tmp_path, GOOD)
+    digest = hashlib.sha256(GOOD.encode()).hexdigest()
+    assert kept_scenario(path, digest) == read_scenario(path)[0]
+    path.write_text(GOOD + "# changed")
+    with pytest.raises(IntegrityError, match="was changed since the run began"):
+        kept_scenario(path, digest)
+    path.unlink()
+    with pytest.raises(IntegrityError, match="is missing"):
+        kept_scenario(path, digest)
+
+
+def test_a_text_that_no_file_can_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        read_scenario(kept(tmp_path, GOOD), ["question=\udc80"])
 
 
 def test_an_override_may_be_a_bare_word(tmp_path: Path) -> None:
