@@ -44,16 +44,18 @@ def list_verb(options: argparse.Namespace) -> int:
         listed.extend({"kind": "scenarios", "name": str(path), "summary": question} for path, question in scenarios)
         data(json.dumps(listed, indent=2, default=str))
         return ExitCode.GOOD
-    rows: list[tuple[str, str, str]] = []
-    rows.extend((plugin.kind, plugin.name, _usable(plugin)) for plugin in found)
-    rows.extend(("scenarios", str(path), question) for path, question in scenarios)
-    width = max((len(name) for _, name, _ in rows), default=0)
+    rows: list[tuple[str, str, str, str]] = []
+    rows.extend((plugin.kind, plugin.name, _usable(plugin), _settings(plugin)) for plugin in found)
+    rows.extend(("scenarios", str(path), question, "") for path, question in scenarios)
+    width = max((len(name) for _, name, _, _ in rows), default=0)
     heading = None
-    for kind, name, summary in rows:
+    for kind, name, summary, settings in rows:
         if kind != heading:
             data(f"{'' if heading is None else chr(10)}{kind}")
             heading = kind
         data(f"  {name:<{width}}  {summary}")
+        if settings:
+            data(f"  {'':<{width}}  {settings}")
     return ExitCode.GOOD
 
 
@@ -207,3 +209,8 @@ def _what_is_kept(begun: "Sequence[RunFolder]") -> str:
 
 def _usable(plugin: "Plugin") -> str:
     return f"not installed: needs {', '.join(plugin.missing)}" if plugin.missing else plugin.summary
+
+
+def _settings(plugin: "Plugin") -> str:
+    """The parameters of a plug-in with their defaults, as a scenario writes them."""
+    return ", ".join(f"{name} = {json.dumps(default)}" for name, default in plugin.parameters.items())

@@ -63,7 +63,9 @@ class SearchPlan(Frozen):
         default=(), description="Model families to search; left out, all that fit the task."
     )
     parameters: dict[Name, dict[str, Scalar]] = Field(
-        default={}, description="Parameters of an engine, in a table of its name: `[search.parameters.NAME]`."
+        default={},
+        description="Parameters of an engine, in a table of its name: `[search.parameters.NAME]`; "
+        "`harness list engines` shows them.",
     )
 
 
@@ -92,7 +94,9 @@ class ServePlan(Frozen):
         default=(1,), description="Numbers of server processes or replicas, each a cell of its own.", min_length=1
     )
     parameters: dict[str, Scalar] = Field(
-        default={}, description="Parameters of the target, in a table of its own: `[serve.parameters]`."
+        default={},
+        description="Parameters of the target, in a table of its own: `[serve.parameters]`; "
+        "`harness list targets` shows them.",
     )
 
 
@@ -124,7 +128,9 @@ class LoadPlan(Frozen):
     )
     seed: Seed = Field(default=11, description="Seed of the send times and of the order of the rows.")
     parameters: dict[Name, dict[str, Scalar]] = Field(
-        default={}, description="Parameters of a shape, in a table of its name: `[load.parameters.NAME]`."
+        default={},
+        description="Parameters of a shape, in a table of its name: `[load.parameters.NAME]`; "
+        "`harness list shapes` shows them.",
     )
     objective: Objective | None = Field(default=None, description="The service-level objective.")
 
@@ -142,7 +148,7 @@ class MicroPlan(Frozen):
 class Gate(Frozen):
     """One condition that a CI job depends on, beside those that follow from `expect` and the objective."""
 
-    name: Name = Field(description="What reports and JUnit call it.")
+    name: Name = Field(description="What reports and JUnit call it, in small letters, digits, `-` and `_`.")
     measure: Measure = Field(
         description="score (holdout, of the candidate), capacity_rps (highest rate inside the objective), "
         "served_p99_s or error_share (at the step that carries the capacity)."

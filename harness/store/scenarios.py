@@ -21,6 +21,8 @@ from harness.errors import IntegrityError, UsageError, did_you_mean
 from harness.records.scenario import Scenario
 
 _SHOWN_PROBLEMS = 5
+_SCALARS = ("bool", "int", "float", "str")
+"""Where Pydantic says it looked for a `Scalar`."""
 
 
 def read_scenario(path: Path, overrides: Sequence[str] = ()) -> tuple[Scenario, str]:
@@ -30,7 +32,7 @@ def read_scenario(path: Path, overrides: Sequence[str] = ()) -> tuple[Scenario, 
     file's own text as comments. Either way it is a scenario file that gives the same scenario. Raises UsageError.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         there = sorted(beside.name for beside in path.parent.glob("*.toml"))
         hint = did_you_mean(path.name, there, "`harness list scenarios` shows those at hand.")
@@ -126,10 +128,27 @@ def _validated(values: dict[str, Any], where: str) -> Scenario:
         # By way of JSON, where strict still takes a list for a tuple and 5 for 5.0, but never "5" for 5.
         return Scenario.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        problems = [_problem(details) for details in error.errors()]
+        problems = _problems(error)
         more = len(problems) - _SHOWN_PROBLEMS
         told = "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
         raise UsageError(f"{where}: {told}. scenarios/README.md describes every key.") from None
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """A line per key that is wrong, where Pydantic has one per reading that it tried, and one for what then follows."""
+    found = error.errors()
+    wrong = {details["loc"] for details in found}
+    told: dict[tuple[int | str, ...], str] = {}
+    for details in found:
+        location = details["loc"]
+        inside = any(other[: len(location)] == location for other in wrong - {location})
+        if details["type"] == "too_short" and inside:
+            continue  # of what is not empty, but whose entries were refused
+        if location[-1:] and location[-1] in _SCALARS:
+            location = location[:-1]
+            details = {**details, "loc": location, "type": "scalar"}
+        told.setdefault(location, _problem(details))
+    return list(told.values())
 
 
 def _problem(details: Any) -> str:
@@ -141,11 +160,19 @@ def _problem(details: Any) -> str:
             return f"unknown key {key}" + (f" ({hint})" if hint else "")
         case "missing":
             return f"{key} is missing"
+        case "scalar":
+            return f"{key} must be one text, number, true or false, not {_shown(details['input'])}"
+        case "too_short":
+            return f"{key} needs at least one entry"
         case "value_error":
             return f"{key}: {details['ctx']['error']}"
         case _:
             message = str(details["msg"])
-            return f"{key}: {message[0].lower()}{message[1:]}, not {json.dumps(details['input'], default=str)[:80]}"
+            return f"{key}: {message[0].lower()}{message[1:]}, not {_shown(details['input'])}"
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)[:80]
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -59,7 +59,7 @@ def test_the_reference_lists_every_scenario_file() -> None:
         (("engines =", "engine ="), "unknown key search.engine (did you mean engines?)"),
         (('target = "asgi"', 'target = "asgi"\nreplica = [1]'), "unknown key serve.0.replica (did you mean replicas?)"),
         (('engines = ["random_search"]', "trials = 3"), "search.engines is missing"),
-        (('["random_search"]', "[]"), "search.engines: "),
+        (('["random_search"]', "[]"), "search.engines needs at least one"),
         (
             ('["random_search"]', '["random_search"]\ntrials = "20"'),
             'search.trials: input should be a valid integer, not "20"',
@@ -104,6 +104,26 @@ def test_a_missing_file_is_told_with_the_nearest_one(tmp_path: Path) -> None:
         read_scenario(tmp_path / "smok.toml")
     with pytest.raises(UsageError, match="is a folder"):
         read_scenario(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("parameters.port = [1]", "serve.0.parameters.port must be one text, number, true or false, not [1]."),
+        ("parameters.port = nan", "serve.0.parameters.port must be one text, number, true or false, not NaN."),
+        ("replicas = []", "serve.0.replicas needs at least one entry."),
+        ("replicas = [-1]", "serve.0.replicas.0: input should be greater than or equal to 1, not -1."),
+        ('runtimes = "ä"', 'serve.0.runtimes: input should be a valid array, not "ä".'),
+    ],
+)
+def test_a_key_that_is_wrong_in_one_way_is_told_once(lines: str, told: str) -> None:
+    assert refusal(GOOD + lines) == f"my.toml: {told} scenarios/README.md describes every key."
+
+
+def test_a_byte_order_mark_is_no_part_of_a_scenario(tmp_path: Path) -> None:
+    path = tmp_path / "marked.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert read_scenario(path) == read_scenario(kept(tmp_path, GOOD))
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
