@@ -34,6 +34,10 @@ BACKLOG = 2048
 """Connections that may wait to be accepted: a load generator opens hundreds at once, and one too many costs it a second
 (the retransmission of its first packet), which would pass for the server's latency."""
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""An environment in which numeric libraries start no threads of their own: a replica is a process of one thread, or
+its figures would depend on how many others share its cores."""
+
 PR_SET_PDEATHSIG = 1
 """From `linux/prctl.h`."""
 

@@ -290,8 +290,8 @@ def host(found: Findings) -> Table:
         ("system", f"{machine.system}, {machine.machine}"),
         ("processor", f"{machine.cpu}, {machine.cores} cores"),
         ("memory", format_number(machine.memory_bytes, Unit.BYTES)),
-        ("generator's cores", _cores(machine.generator_cores)),
-        ("servers' cores", _cores(machine.target_cores)),
+        ("the generator runs on", _cores(machine.generator_cores)),
+        ("servers run on", _cores(machine.target_cores)),
         ("Python", machine.python),
         *sorted(machine.versions.items()),
     ]
@@ -313,4 +313,4 @@ def _why_no_candidate(found: Findings, cell_id: str) -> str:
 
 
 def _cores(cores: tuple[int, ...]) -> str:
-    return ", ".join(map(str, cores)) if cores else "any"
+    return ", ".join(f"core {number}" for number in cores) if cores else "any"

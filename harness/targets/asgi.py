@@ -13,7 +13,7 @@ from typing import ClassVar
 from harness.clock import SystemClock
 from harness.errors import UsageError
 from harness.ports import Servable
-from harness.process import LOOPBACK, child_servers, wait_ready
+from harness.process import LOOPBACK, ONE_THREAD, child_servers, wait_ready
 from harness.records.candidate import Endpoint
 
 REQUIRES = ("uvicorn", "uvloop", "httptools")
@@ -44,8 +44,7 @@ class Asgi:
             count=servable.replicas,
             port=self.port,
             cores=servable.cores,
-            # One thread per replica, whatever numeric library a runtime brings along.
-            environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            environment=ONE_THREAD,
             timeout_s=self.ready_timeout_s,
         ) as (port, processes):
             url = f"http://{LOOPBACK}:{port}"

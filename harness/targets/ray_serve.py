@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
 from harness.ports import Servable
-from harness.process import LOOPBACK, log_tail, refuse_taken, wait_ready
+from harness.process import LOOPBACK, ONE_THREAD, log_tail, refuse_taken, wait_ready
 from harness.ray_session import local_ray
 from harness.records.candidate import Endpoint
 from harness.sweeper import swept
@@ -176,9 +176,7 @@ def _surroundings(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
+        **ONE_THREAD,
     }
 
 
