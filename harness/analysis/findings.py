@@ -45,12 +45,14 @@ class Findings:
 
     @property
     def exit_code(self) -> ExitCode:
-        """What a job is told of the run: that the machine failed it, that it is not finished, or what its gates say."""
+        """What a job is told of the run: that the machine failed it, what its gates say, that it answers nothing."""
         if self.ledger.failed_by_the_machine:
             return ExitCode.INFRASTRUCTURE
         if self.ledger.run.finished_utc is None or self.verdict.answer is Answer.INCONCLUSIVE:
             return ExitCode.NOT_TRUSTWORTHY
-        return ExitCode.GATE_FAILED if self.verdict.answer is Answer.FAIL else ExitCode.GOOD
+        if self.verdict.answer is Answer.FAIL:
+            return ExitCode.GATE_FAILED
+        return ExitCode.GOOD if self.ranking.recommended is not None else ExitCode.NOT_TRUSTWORTHY
 
     @property
     def metric(self) -> Metric | None:

@@ -193,9 +193,15 @@ def test_a_run_that_is_not_finished_is_not_trusted_whatever_its_gates_say(ledger
 
 def test_without_gates_nothing_is_said_to_have_passed(ledgers: ModuleType) -> None:
     story = ledgers.Story(ledgers.scenario(expect={}, load={}))
+    story.candidate("optuna_search", 0.99, 0.985, 0.995)
+    story.loaded(story.cell("serve", "optuna_search"), 1000.0, (400, 1200))
     found = told(story)
     assert found.verdict.answer is None and found.exit_code is ExitCode.GOOD
     assert found.summary["verdict"] == {"answer": None, "gates": []}
+
+
+def test_a_run_that_can_recommend_nothing_is_no_success_even_without_gates(ledgers: ModuleType) -> None:
+    assert told(ledgers.Story(ledgers.scenario(expect={}, load={}))).exit_code is ExitCode.NOT_TRUSTWORTHY
 
 
 def test_the_same_records_give_the_same_document(ledgers: ModuleType, whole_document: Document) -> None:
