@@ -57,7 +57,6 @@ MODEL = "candidate"
 """What every served candidate is called in its URL: the same requests reach all of them."""
 
 _SAMPLE_ROWS = 10
-_PAYLOADS_AT_MOST = 1000
 
 
 class CellFailedError(Exception):
@@ -158,7 +157,7 @@ def serve_cell(work: Work, cell: Cell) -> Told:
         log=work.folder.logs / f"{cell.id}.server.log",
     )
     batch = holdout_batch(work.table)
-    payloads = request_bodies(batch, work.table.signature, work.scenario.load.rows)[:_PAYLOADS_AT_MOST]
+    payloads = request_bodies(batch, work.table.signature, work.scenario.load.rows)
     expected = None
     work.tell("starting the server")
     with contextlib.ExitStack() as stack:

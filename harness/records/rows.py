@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Rows: TypeAlias = slice | NDArray[np.intp]
 
+ROWS_LIMIT = 10_000
+"""Most rows in one request."""
+
 MISSING_TEXT = ""
 """What a hole in a category column becomes; an empty text is a hole too."""
 

@@ -45,6 +45,13 @@ PARITY_LABELS = 0.999
 WIRE_ROWS = 64
 """Rows per request when the whole holdout is sent."""
 
+PAYLOADS = 1000
+"""Most different requests of a load, which sends them again and again in a shuffled order."""
+
+PAYLOADS_BYTES = 64 * 2**20
+"""Most bytes of all of them; one is sent whatever its size. The run and its generator hold each several times over, and
+a thousand requests of thousands of rows would leave the machine no memory for what it measures."""
+
 _REQUEST_TIMEOUT_S = 30.0
 _PROCESS_TIMEOUT_S = 120.0
 
@@ -143,9 +150,18 @@ def wire_check(
 
 
 def request_bodies(batch: Batch, signature: Signature, rows: int) -> list[bytes]:
-    """Requests that together hold every row of a batch once, `rows` rows each; what does not fill one is left out."""
-    whole = [part for part in _parts(batch, rows) if len(part) == rows]
-    return [encode_request(part, signature) for part in whole or [batch]]
+    """Requests of exactly `rows` rows each, which together hold every row of a batch, in order and from its beginning
+    again until the last one is full; fewer where there would be more than `PAYLOADS`, or than `PAYLOADS_BYTES` in all.
+    """
+    bodies: list[bytes] = []
+    size_bytes = 0
+    for start in range(0, min(len(batch), PAYLOADS * rows), rows):
+        body = encode_request(batch.take(np.arange(start, start + rows) % len(batch)), signature)
+        size_bytes += len(body)
+        if bodies and size_bytes > PAYLOADS_BYTES:
+            break
+        bodies.append(body)
+    return bodies
 
 
 class Connection:
