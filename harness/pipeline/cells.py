@@ -146,7 +146,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
 def serve_cell(work: Work, cell: Cell) -> Told:
     """One candidate on one target: deployed, checked over the wire, loaded, and taken down."""
     target: Target = plugin("targets", str(cell.target), cell.parameters)
-    candidate, predict = _to_serve(work, cell)
+    candidate, predictor = _to_serve(work, cell)
     servable = Servable(
         entry=SERVER,
         bundle=work.folder.candidate(candidate.id) if candidate is not None else None,
@@ -163,9 +163,9 @@ def serve_cell(work: Work, cell: Cell) -> Told:
     with contextlib.ExitStack() as stack:
         with _blamed_on(Cause.TARGET, work):
             endpoint = stack.enter_context(target.serve(servable))
-        if candidate is not None and predict is not None:
+        if candidate is not None and predictor is not None:
             work.tell("checking the answers over the wire")
-            check = wire_check(candidate, batch, predict, str(cell.runtime), str(cell.target), endpoint)
+            check = wire_check(candidate, batch, predictor, str(cell.runtime), str(cell.target), endpoint)
             work.database.record(cell.id, check)
             if not check.passed:
                 raise CellFailedError(Cause.CHECK_FAILED, check.detail)
