@@ -7,12 +7,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.plugins import installed
 from harness.serving.protocol import decode_request, decode_response, encode_request, encode_response
+from harness.stages.micro import BATCH_ROWS
 
-ROWS = (1, 10, 100, 1_000)
 ROWS_ON_THE_WIRE = (1, 100)
 
 
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", BATCH_ROWS)
 @pytest.mark.parametrize("runtime", installed("runtimes"))
 def test_predict(benchmark: BenchmarkFixture, subject: Subject, runtime: str, rows: int) -> None:
     predict, batch = subject.predictor(runtime), subject.batch(rows)

@@ -2,7 +2,8 @@
 
 In: the folder of a candidate, the name of a runtime and the name to serve it under. Out: `application`, for servers
 that run ASGI applications themselves; `python -m harness.server serve`, a uvicorn process on an inherited socket, gone
-when its parent is; `python -m harness.server predict`, one request from stdin answered on stdout by a fresh process.
+when its parent is; `python -m harness.server predict`, a fresh process that answers requests from stdin on stdout, a
+line each.
 """
 
 import argparse
@@ -52,12 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(bundle: Path, runtime: str, model: str | None) -> int:
     candidate, predict = loaded(bundle, runtime)
-    try:
-        request = request_reader(candidate.signature)(sys.stdin.buffer.read())
-    except BadRequestError as error:
-        raise UsageError(f"The request on stdin cannot be answered: {error}.") from error
+    read = request_reader(candidate.signature)
     write = response_writer(candidate.signature, model or candidate.id)
-    sys.stdout.buffer.write(write(predict(request.batch), request.id, request.outputs))
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            request = read(line)
+        except BadRequestError as error:
+            raise UsageError(f"The request in line {number} of stdin cannot be answered: {error}.") from error
+        sys.stdout.buffer.write(write(predict(request.batch), request.id, request.outputs) + b"\n")
     sys.stdout.buffer.flush()
     return int(ExitCode.GOOD)
 
@@ -94,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m harness.server", description="The entry of a serving process.")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="answer HTTP until stopped")
-    predict = commands.add_parser("predict", help="answer one request from stdin on stdout")
+    predict = commands.add_parser("predict", help="answer requests from stdin on stdout, one per line")
     for command in (serve, predict):
         command.add_argument("--bundle", type=Path, required=True, help="folder of the candidate")
         command.add_argument("--runtime", required=True, help="how it computes")

@@ -10,12 +10,15 @@ import pytest
 
 from harness.errors import ExitCode, NotConvertibleError
 from harness.records.candidate import Artifact, Candidate, Column, Signature
+from harness.records.rows import ROWS_LIMIT
 from harness.runtimes.onnx import Onnx
 from harness.runtimes.sklearn_native import SklearnNative
 from harness.server import main
 from harness.serving.protocol import decode_response, encode_request
 from harness.space.build import build
 from harness.space.preprocess import to_batch
+from harness.stages.export import loaded
+from harness.stages.validate import computed, reload_check
 from harness.store.bundle import write_bundle
 
 FRAME = pd.DataFrame(np.random.default_rng(2).normal(size=(60, 3)), columns=list("abc"))
@@ -67,6 +70,33 @@ def test_a_fresh_process_answers_as_the_fitted_pipeline_did(written, runtime, ap
     assert answered.returncode == ExitCode.GOOD, answered.stderr.decode()
     found = decode_response(answered.stdout, SIGNATURE)
     np.testing.assert_allclose(found.values, wanted, rtol=0, atol=apart)
+
+
+def test_each_line_is_a_request_and_the_first_bad_one_is_named(written):
+    folder, wanted, batch = written
+    requests = [encode_request(batch.take(slice(start, start + 20)), SIGNATURE) for start in (0, 20, 40)]
+
+    answered = predict(folder, "onnx", b"\n".join(requests))
+
+    parts = [decode_response(line, SIGNATURE).values for line in answered.stdout.splitlines()]
+    assert [len(part) for part in parts] == [20, 20, 20]
+    np.testing.assert_allclose(np.concatenate(parts), wanted, rtol=0, atol=1e-4)
+    refused = predict(folder, "onnx", b"\n".join([*requests[:2], b"{}"]))
+    assert refused.returncode == ExitCode.USAGE
+    assert b"in line 3 of stdin" in refused.stderr
+
+
+def test_a_holdout_of_more_rows_than_a_request_takes_is_compared_whole(written):
+    folder, _, batch = written
+    many = batch.take(np.arange(ROWS_LIMIT + 500) % len(batch))
+    candidate, compute = loaded(folder, "onnx")
+
+    check = reload_check(candidate, many, computed(compute, many), "onnx", "harness.server", folder)
+
+    assert check.passed, check.detail
+    wrong = computed(compute, many)
+    wrong.values[ROWS_LIMIT + 400] += 1
+    assert not reload_check(candidate, many, wrong, "onnx", "harness.server", folder).passed
 
 
 @pytest.mark.parametrize(

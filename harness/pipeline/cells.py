@@ -35,16 +35,19 @@ from harness.space.score import default_metric, predict, refuse_unfit
 from harness.stages.data import Table
 from harness.stages.export import exported, loaded
 from harness.stages.load import Generator, generator
-from harness.stages.micro import micro_benchmarks
+from harness.stages.micro import BATCH_ROWS, micro_benchmarks
 from harness.stages.search import SearchFleet, best, fit_candidate, search
 from harness.stages.validate import (
     Connection,
+    computed,
     parity_check,
     quality_checks,
     reload_check,
     request_bodies,
+    unanswered,
     wire_check,
 )
+from harness.stages.worker import cause_of
 from harness.store.bundle import write_bundle
 from harness.store.database import Database
 from harness.store.exchanges import write_exchanges
@@ -58,7 +61,6 @@ MODEL = "candidate"
 """What every served candidate is called in its URL: the same requests reach all of them."""
 
 _SAMPLE_ROWS = 10
-_PAYLOADS_AT_MOST = 1000
 
 
 class CellFailedError(Exception):
@@ -120,7 +122,8 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
         else _best_of(work.database.ledger(), origin, metric)
     )
     started_s = work.clock.monotonic_s()
-    pipeline = fit_candidate(configuration, table, seed)
+    with _blamed_on_the_model():
+        pipeline = fit_candidate(configuration, table, seed)
     fit_s = work.clock.monotonic_s() - started_s
     batch = holdout_batch(table)
     files, artifacts = exported(pipeline, table.signature, batch.take(slice(_SAMPLE_ROWS)))
@@ -139,7 +142,8 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     write_bundle(bundle, candidate, files)
     work.database.record(cell.id, candidate)
     work.tell(f"checking {origin}")
-    answers = predict(pipeline, table.frame.iloc[table.holdout], table.signature.task)
+    with _blamed_on_the_model():
+        answers = predict(pipeline, table.frame.iloc[table.holdout], table.signature.task)
     for check in _checks(work, candidate, bundle, batch, answers):
         work.database.record(cell.id, check)
     return Told()
@@ -148,7 +152,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
 def serve_cell(work: Work, cell: Cell) -> Told:
     """One candidate on one target: deployed, checked over the wire, loaded, and taken down."""
     target: Target = plugin("targets", str(cell.target), cell.parameters)
-    candidate, predict = _to_serve(work, cell)
+    candidate, predictor = _to_serve(work, cell)
     servable = Servable(
         entry=SERVER,
         bundle=work.folder.candidate(candidate.id) if candidate is not None else None,
@@ -159,7 +163,7 @@ def serve_cell(work: Work, cell: Cell) -> Told:
         log=work.folder.logs / f"{cell.id}.server.log",
     )
     batch = holdout_batch(work.table)
-    payloads = request_bodies(batch, work.table.signature, work.scenario.load.rows)[:_PAYLOADS_AT_MOST]
+    payloads = request_bodies(batch, work.table.signature, work.scenario.load.rows)
     expected = None
     work.tell("starting the server")
     with contextlib.ExitStack() as stack:
@@ -170,9 +174,9 @@ def serve_cell(work: Work, cell: Cell) -> Told:
             with _blamed_on(Cause.TARGET, work):
                 refuse_gone(endpoint.url, endpoint.processes, what=f"The server of {cell.label}", log=servable.log)
 
-        if candidate is not None and predict is not None:
+        if candidate is not None and predictor is not None:
             work.tell("checking the answers over the wire")
-            check = wire_check(candidate, batch, predict, str(cell.runtime), str(cell.target), endpoint)
+            check = wire_check(candidate, batch, predictor, str(cell.runtime), str(cell.target), endpoint)
             refuse_dead()
             work.database.record(cell.id, check)
             if not check.passed:
@@ -190,7 +194,7 @@ def micro_cell(work: Work, cell: Cell) -> Told:
     """One candidate, timed in process."""
     candidate = _checked_candidate(work.database.ledger(), str(cell.candidate))
     bundle, folder = work.folder.candidate(candidate.id), work.folder.logs / "micro"
-    rows = encode_request(holdout_batch(work.table), candidate.signature)
+    rows = encode_request(holdout_batch(work.table).take(slice(max(BATCH_ROWS))), candidate.signature)
     seconds, cores = work.scenario.micro.seconds, work.host.target_cores
     work.tell("timing prediction and encoding")
     with _blamed_on(Cause.BENCHMARK, work):
@@ -243,17 +247,34 @@ def _blamed_on(cause: Cause, work: Work) -> Iterator[None]:
         raise CellFailedError(cause, str(error).replace(f"{work.folder.path}/", "")) from error
 
 
+@contextlib.contextmanager
+def _blamed_on_the_model() -> Iterator[None]:
+    """What fitting or predicting raises, whatever it is, is the cell's failure."""
+    try:
+        yield
+    except Exception as error:
+        raise CellFailedError(cause_of(error), f"{type(error).__name__}: {error}") from error
+
+
 def _checks(work: Work, candidate: Candidate, bundle: Path, batch: Batch, answers: Prediction) -> list[Check]:
     """Everything that can be checked without a server; the fresh processes start up while this one resamples rows."""
     table, scenario = work.table, work.scenario
-    runtimes = [artifact.runtime for artifact in candidate.artifacts if artifact.file is not None]
-    again = {runtime: loaded(bundle, runtime)[1](batch) for runtime in runtimes}
+    again, raised = {}, []
+    for runtime in (artifact.runtime for artifact in candidate.artifacts if artifact.file is not None):
+        _, compute = loaded(bundle, runtime)
+        try:
+            again[runtime] = computed(compute, batch)
+        except Exception as error:  # a runtime's library may raise anything, and another runtime may do better
+            raised.append(unanswered(candidate, runtime, error))
     with ThreadPoolExecutor() as pool:
-        reloaded = [pool.submit(reload_check, candidate, batch, again[name], name, SERVER, bundle) for name in runtimes]
+        reloaded = [
+            pool.submit(reload_check, candidate, batch, answered, runtime, SERVER, bundle)
+            for runtime, answered in again.items()
+        ]
         truth, train_truth = (np.asarray(table.target[rows], dtype=np.float64) for rows in (table.holdout, table.train))
         checks = quality_checks(candidate, truth, answers, train_truth, scenario.expect, scenario.data.seed)
-        checks += [parity_check(candidate, answers, again[name], name) for name in runtimes]
-        return checks + [check.result() for check in reloaded]
+        checks += [parity_check(candidate, answers, answered, runtime) for runtime, answered in again.items()]
+        return checks + raised + [check.result() for check in reloaded]
 
 
 def _to_serve(work: Work, cell: Cell) -> tuple[Candidate, Predictor] | tuple[None, None]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Rows: TypeAlias = slice | NDArray[np.intp]
 
+ROWS_LIMIT = 10_000
+"""Most rows in one request."""
+
 MISSING_TEXT = ""
 """What a hole in a category column becomes; an empty text is a hole too."""
 
@@ -46,6 +49,12 @@ class Prediction:
 
     values: NDArray[np.float64]
     probabilities: NDArray[np.float64] | None
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Of each row, whether its answer is a number; shape (n,)."""
+        answers = self.values[:, None] if self.probabilities is None else self.probabilities
+        return np.asarray(np.isfinite(answers).all(axis=1))
 
     def take(self, rows: Rows) -> "Prediction":
         """The answers to some of the rows."""

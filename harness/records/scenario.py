@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
 from harness.records.frozen import Frozen
+from harness.records.rows import ROWS_LIMIT
 
 BASELINE = "baseline"
 """The origin of the plain model (logistic or ridge) that every search is compared with."""
@@ -121,7 +122,10 @@ class LoadPlan(Frozen):
         min_length=1,
     )
     arrivals: Arrivals = Field(default="poisson", description="How the open steps space their requests.")
-    rows: PositiveInt = Field(default=1, description="Rows per request.")
+    rows: Annotated[int, Field(ge=1, le=ROWS_LIMIT)] = Field(
+        default=1,
+        description=f"Rows per request, at most {ROWS_LIMIT:,}; a holdout of fewer rows is repeated to fill one.",
+    )
     timeout_s: PositiveFloat = Field(default=5.0, description="A request without an answer by then has failed.")
     in_flight_max: PositiveInt = Field(
         default=256, description="Most requests in flight in an open step; beyond it a slot is dropped and counted."

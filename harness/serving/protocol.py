@@ -20,7 +20,6 @@ from harness.records.candidate import Column, Signature
 from harness.records.rows import Batch, Prediction
 from harness.serving.tensors import (
     DATATYPES,
-    ROWS_LIMIT,
     BadRequestError,
     column_values,
     encoded,
@@ -30,7 +29,6 @@ from harness.serving.tensors import (
 )
 
 __all__ = [
-    "ROWS_LIMIT",
     "BadRequestError",
     "Request",
     "decode_request",

@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records.candidate import Column
-from harness.records.rows import MISSING_TEXT
-
-ROWS_LIMIT = 10_000
-"""Most rows in one request."""
+from harness.records.rows import MISSING_TEXT, ROWS_LIMIT
 
 _NUMBER_LIMIT = float(np.finfo(np.float32).max)
 """Trees of every library split on 32-bit floats; beyond their range there is no answer, only an error later."""

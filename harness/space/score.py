@@ -55,8 +55,7 @@ def score(metric: Metric, target: NDArray[Any], prediction: Prediction) -> float
     not finite, or where the target lacks a class that a ROC curve needs. Raises UsageError where the metric needs
     probabilities and there are none.
     """
-    answers = prediction.values if prediction.probabilities is None else prediction.probabilities
-    if not np.isfinite(answers).all():
+    if not prediction.finite.all():
         return float("nan")
     match metric:
         case "accuracy":

@@ -18,6 +18,9 @@ from harness.store.files import write_atomically
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 """The folder of the checkout; an installation without one has no micro stage."""
 
+BATCH_ROWS = (1, 10, 100, 1_000)
+"""Sizes of the batches whose prediction is timed."""
+
 _TIMEOUT_S = 600.0
 
 

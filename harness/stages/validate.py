@@ -5,6 +5,7 @@ away from traffic. Answers are compared with the fitted pipeline in this process
 """
 
 import http.client
+import math
 import subprocess
 import sys
 import urllib.parse
@@ -43,10 +44,21 @@ PARITY_LABELS = 0.999
 """Share of rows that must get the same label."""
 
 WIRE_ROWS = 64
-"""Rows per request when the whole holdout is sent."""
+"""Rows per request when the whole holdout is sent to a server."""
+
+RELOAD_ROWS = 1000
+"""Rows per request when the whole holdout is sent to a fresh process."""
+
+PAYLOADS = 1000
+"""Most different requests of a load, which sends them again and again in a shuffled order."""
+
+PAYLOADS_BYTES = 64 * 2**20
+"""Most bytes of all of them; one is sent whatever its size. The run and its generator hold each several times over, and
+a thousand requests of thousands of rows would leave the machine no memory for what it measures."""
 
 _REQUEST_TIMEOUT_S = 30.0
 _PROCESS_TIMEOUT_S = 120.0
+"""Of a fresh process: for its start and ten requests, and as much again for each ten more."""
 
 
 def quality_checks(
@@ -64,9 +76,12 @@ def quality_checks(
     of them; the dummy learns from `train_truth`. Of a classification each class is resampled on its own and keeps its
     number of rows, so every metric is defined on every resample. The interval is therefore that of a holdout with these
     class counts: how many rows of a class another holdout would have is not in it, nor is anything of a class of which
-    there is one row.
+    there is one row. An answer that is no finite number fails the first check, and there are no others.
     """
     metric = candidate.metric
+    if lost := len(truth) - int(answers.finite.sum()):
+        detail = f"{lost:,} of {len(truth):,} holdout rows got no finite answer, so there is no score"
+        return [_check(candidate, "holdout_score", False, detail)]
     value = score(metric, truth, answers)
     dummy = _dummy_answers(candidate.signature, train_truth, len(truth))
     dummy_value = score(metric, truth, dummy)
@@ -96,28 +111,41 @@ def quality_checks(
     return checks
 
 
+def computed(predict: Predictor, batch: Batch, rows: int = RELOAD_ROWS) -> Prediction:
+    """What a loaded candidate answers in this process, in portions of `rows`, as the rows are sent that it is compared
+    with: BLAS adds up one row otherwise than a thousand.
+    """
+    return _joined([predict(part) for part in _parts(batch, rows)])
+
+
 def reload_check(
     candidate: Candidate, batch: Batch, loaded: Prediction, runtime: str, entry: str, bundle: Path
 ) -> Check:
-    """The same answers from a fresh process that knows nothing but the bundle, as from `loaded` in this one."""
+    """The same answers from a fresh process that knows nothing but the bundle, as `loaded` (see `computed`) here."""
     command = [sys.executable, "-m", entry, "predict", "--bundle", str(bundle), "--runtime", runtime]
+    requests = [encode_request(part, candidate.signature) for part in _parts(batch, RELOAD_ROWS)]
+    timeout_s = _PROCESS_TIMEOUT_S * math.ceil(len(requests) / 10)
     try:
-        done = subprocess.run(
-            command,
-            input=encode_request(batch, candidate.signature),
-            capture_output=True,
-            timeout=_PROCESS_TIMEOUT_S,
-            check=False,
-        )
+        done = subprocess.run(command, input=b"\n".join(requests), capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        detail = f"a fresh process gave no answer within {_PROCESS_TIMEOUT_S:.0f} s"
+        detail = f"a fresh process gave no answer within {timeout_s:.0f} s"
         return _check(candidate, "same_after_reload", False, detail, runtime=runtime)
     if done.returncode != 0:
         said = " ".join(done.stderr.decode(errors="replace").split())[-300:]
         detail = f"a fresh process could not answer (exit {done.returncode}): {said}"
         return _check(candidate, "same_after_reload", False, detail, runtime=runtime)
-    again = decode_response(done.stdout, candidate.signature)
+    try:
+        again = _joined([decode_response(line, candidate.signature) for line in done.stdout.splitlines()])
+    except ValueError as error:
+        detail = f"a fresh process gave {error}"
+        return _check(candidate, "same_after_reload", False, detail, runtime=runtime)
     return _compared(candidate, "same_after_reload", loaded, again, runtime, "a fresh process")
+
+
+def unanswered(candidate: Candidate, runtime: str, error: Exception) -> Check:
+    """What becomes of the comparison with a runtime that raised `error` instead of answering."""
+    told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return _check(candidate, "runtime_parity", False, f"runtime {runtime} raised {told}", runtime=runtime)
 
 
 def parity_check(candidate: Candidate, answers: Prediction, loaded: Prediction, runtime: str) -> Check:
@@ -129,24 +157,31 @@ def wire_check(
     candidate: Candidate, batch: Batch, predict: Predictor, runtime: str, target: str, endpoint: Endpoint
 ) -> Check:
     """The same answers over HTTP, for the whole holdout, as from the same runtime in this process."""
-    parts = _parts(batch, WIRE_ROWS)
     try:
         with Connection(endpoint) as connection:
-            bodies = [connection.infer(encode_request(part, candidate.signature)) for part in parts]
+            bodies = [connection.infer(encode_request(part, candidate.signature)) for part in _parts(batch, WIRE_ROWS)]
         answers = _joined([decode_response(body, candidate.signature) for body in bodies])
     except (InfrastructureError, ValueError) as error:
         detail = f"the server did not answer the holdout rows: {error}"[:400]
         return _check(candidate, "same_over_the_wire", False, detail, runtime=runtime, target=target)
-    # In the same portions: BLAS adds up one row otherwise than a thousand.
-    loaded = _joined([predict(part) for part in parts])
+    loaded = computed(predict, batch, WIRE_ROWS)
     check = _compared(candidate, "same_over_the_wire", loaded, answers, runtime, f"{target} over HTTP")
     return check.model_copy(update={"target": target})
 
 
 def request_bodies(batch: Batch, signature: Signature, rows: int) -> list[bytes]:
-    """Requests that together hold every row of a batch once, `rows` rows each; what does not fill one is left out."""
-    whole = [part for part in _parts(batch, rows) if len(part) == rows]
-    return [encode_request(part, signature) for part in whole or [batch]]
+    """Requests of exactly `rows` rows each, which together hold every row of a batch, in order and from its beginning
+    again until the last one is full; fewer where there would be more than `PAYLOADS`, or than `PAYLOADS_BYTES` in all.
+    """
+    bodies: list[bytes] = []
+    size_bytes = 0
+    for start in range(0, min(len(batch), PAYLOADS * rows), rows):
+        body = encode_request(batch.take(np.arange(start, start + rows) % len(batch)), signature)
+        size_bytes += len(body)
+        if bodies and size_bytes > PAYLOADS_BYTES:
+            break
+        bodies.append(body)
+    return bodies
 
 
 class Connection:
@@ -181,6 +216,10 @@ def _compared(
 ) -> Check:
     if len(left.values) != len(right.values):
         detail = f"{what} answered {len(right.values)} rows of {len(left.values)}"
+        return _check(candidate, name, False, detail, runtime=runtime)
+    if lost := len(left.values) - int((left.finite & right.finite).sum()):
+        # Two that are no numbers are not alike either.
+        detail = f"{what}: {lost:,} of {len(left.values):,} rows have no finite answer to compare"
         return _check(candidate, name, False, detail, runtime=runtime)
     parity = name == "runtime_parity"
     tolerance = PARITY_DIFFERENCE if parity else SAME_DIFFERENCE

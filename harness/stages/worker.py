@@ -76,7 +76,7 @@ class Worker:
                 warnings.simplefilter("ignore")
                 scores = self._fold_scores(configuration)
         except Exception as error:
-            failure = Failure.of(_cause(error), error)
+            failure = Failure.of(cause_of(error), error)
         self._running = {}
         return Evaluated(
             configuration=configuration,
@@ -130,7 +130,8 @@ class Worker:
         return score(self._asked.metric, self.target[rows], prediction)
 
 
-def _cause(error: Exception) -> Cause:
+def cause_of(error: Exception) -> Cause:
+    """Whose fault it is what fitting or predicting raised."""
     match error:
         case NonfiniteScoreError():
             return Cause.NONFINITE_METRIC

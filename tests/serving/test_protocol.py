@@ -10,9 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.records.candidate import Column, Signature
-from harness.records.rows import Batch, Prediction
+from harness.records.rows import ROWS_LIMIT, Batch, Prediction
 from harness.serving.protocol import (
-    ROWS_LIMIT,
     BadRequestError,
     decode_request,
     decode_response,

@@ -11,6 +11,7 @@ from harness.records.candidate import Candidate, Check, Column, Signature
 from harness.records.rows import Batch, Prediction
 from harness.records.scenario import ExpectPlan, Metric, Task
 from harness.serving.protocol import decode_request
+from harness.stages import validate
 from harness.stages.validate import parity_check, quality_checks, reload_check, request_bodies
 
 ROWS = 200
@@ -173,9 +174,18 @@ def test_a_bundle_that_cannot_be_read_again_fails_its_reload() -> None:
     assert sys.executable not in check.detail
 
 
-@pytest.mark.parametrize(("rows", "requests"), [(1, ROWS), (64, 3), (ROWS, 1), (ROWS + 1, 1)])
-def test_requests_hold_each_row_once_and_are_all_of_one_size(rows: int, requests: int) -> None:
-    bodies = request_bodies(BATCH, BINARY, rows)
-    assert len(bodies) == requests
-    sent = np.vstack([decode_request(body, BINARY).numbers for body in bodies])
-    np.testing.assert_array_equal(sent, NUMBERS[: len(sent)])
+@pytest.mark.parametrize(("rows", "requests"), [(1, ROWS), (64, 4), (ROWS, 1), (ROWS + 1, 1), (5 * ROWS, 1)])
+def test_requests_hold_every_row_and_are_all_of_the_size_asked_for(rows: int, requests: int) -> None:
+    sent = [decode_request(body, BINARY).numbers for body in request_bodies(BATCH, BINARY, rows)]
+    assert [len(numbers) for numbers in sent] == [rows] * requests
+    np.testing.assert_array_equal(np.vstack(sent), NUMBERS[np.arange(requests * rows) % ROWS])
+
+
+def test_requests_are_bounded_in_number_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = request_bodies(BATCH, BINARY, 10)
+    monkeypatch.setattr(validate, "PAYLOADS", 7)
+    assert request_bodies(BATCH, BINARY, 10) == every[:7]
+    monkeypatch.setattr(validate, "PAYLOADS_BYTES", sum(map(len, every[:3])))
+    assert request_bodies(BATCH, BINARY, 10) == every[:3]
+    monkeypatch.setattr(validate, "PAYLOADS_BYTES", 1)
+    assert request_bodies(BATCH, BINARY, 10) == every[:1]

@@ -75,6 +75,10 @@ def test_the_reference_lists_every_scenario_file() -> None:
         (('question = "Which?"', 'question = ""'), "question: "),
         (("[data]", "[load]\nobjective = 5\n[data]"), "load.objective: "),
         (("[data]", "[load.objective]\np99_s = -0.05\n[data]"), "load.objective.p99_s: "),
+        (
+            ("[data]", "[load]\nrows = 10_001\n[data]"),
+            "load.rows: input should be less than or equal to 10000, not 10001",
+        ),
         (("[data]", '[[gates]]\nname = "g"\nmeasure = "score"\n[data]'), "exactly one of at_least and at_most"),
     ],
     ids=lambda value: str(value)[:40],

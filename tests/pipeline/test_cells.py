@@ -1,0 +1,125 @@
+"""What a model does wrong is told of the model: a row with its cause, and never the end of the run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.pipeline import Pipeline
+
+from harness.clock import SystemClock
+from harness.pipeline import cells as room
+from harness.pipeline.cells import CellFailedError, Work, candidate_cell
+from harness.records.run import Cause, Run
+from harness.records.scenario import BASELINE, Scenario, cells
+from harness.space.build import build
+from harness.stages.data import load_table
+from harness.stages.host import fingerprint
+from harness.store.database import Database
+from harness.store.runs import RunFolder
+
+SCENARIO = Scenario.model_validate(
+    {
+        "question": "Which?",
+        "data": {"source": "sklearn:iris"},
+        "search": {"engines": ["random_search"]},
+        "serve": [{"target": "asgi"}],
+    }
+)
+(CELL,) = (cell for cell in cells(SCENARIO, ("null",)) if cell.kind == "candidate" and cell.candidate == BASELINE)
+
+
+class Broken(Pipeline):
+    """A pipeline that fits, and predicts `answer` times what it should, or raises it."""
+
+    answer: float | Exception
+
+    def predict_proba(self, frame):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return super().predict_proba(frame) * self.answer
+
+
+@pytest.fixture
+def work(tmp_path: Path):
+    run = Run(
+        id="r",
+        scenario="s",
+        data_folder="/",
+        scenario_sha256="",
+        data_sha256="",
+        harness_version="0",
+        started_utc="2026-01-01T00:00:00Z",
+    )
+    host = fingerprint()
+    with Database.create(tmp_path / "run.db", run, host, SCENARIO, (CELL,)) as database:
+        database.begin(CELL)
+        yield Work(
+            folder=RunFolder(tmp_path),
+            database=database,
+            scenario=SCENARIO,
+            host=host,
+            table=load_table(SCENARIO.data, tmp_path),
+            clock=SystemClock(),
+            tell=lambda words: None,
+        )
+
+
+def fitted(answer: float | Exception):
+    def fit(configuration, table, seed):
+        pipeline = build(configuration, table.signature, seed)
+        pipeline.fit(table.frame.iloc[table.train], table.target[table.train])
+        broken = Broken(pipeline.steps)
+        broken.answer = answer
+        return broken
+
+    return fit
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [(RuntimeError("no"), Cause.ENGINE_ERROR), (ValueError("no"), Cause.DATA), (MemoryError("no"), Cause.MEMORY)],
+)
+def test_a_model_that_does_not_fit_is_a_failed_cell(work, monkeypatch, error, cause):
+    def fit(configuration, table, seed):
+        raise error
+
+    monkeypatch.setattr(room, "fit_candidate", fit)
+    with pytest.raises(CellFailedError, match=f"{type(error).__name__}: no") as failed:
+        candidate_cell(work, CELL)
+    assert failed.value.cause is cause
+
+
+def test_a_model_that_does_not_predict_is_a_failed_cell(work, monkeypatch):
+    monkeypatch.setattr(room, "fit_candidate", fitted(ZeroDivisionError("no")))
+    with pytest.raises(CellFailedError, match="ZeroDivisionError: no") as failed:
+        candidate_cell(work, CELL)
+    assert failed.value.cause is Cause.ENGINE_ERROR
+
+
+def test_answers_that_are_no_numbers_fail_their_checks(work, monkeypatch):
+    monkeypatch.setattr(room, "fit_candidate", fitted(np.nan))
+    candidate_cell(work, CELL)
+    checks = {check.name: check for check in work.database.ledger().checks}
+    assert not checks["holdout_score"].passed
+    assert "38 of 38 holdout rows got no finite answer" in checks["holdout_score"].detail
+    assert not checks["runtime_parity"].passed
+    assert "beats_dummy" not in checks
+
+
+def test_a_runtime_that_raises_fails_its_own_check_only(work, monkeypatch):
+    loaded = room.loaded
+
+    def raising(bundle, runtime):
+        candidate, compute = loaded(bundle, runtime)
+
+        def refuse(batch):
+            raise RuntimeError("out of order")
+
+        return candidate, refuse if runtime == "onnx" else compute
+
+    monkeypatch.setattr(room, "loaded", raising)
+    candidate_cell(work, CELL)
+    checks = {(check.name, check.runtime): check for check in work.database.ledger().checks}
+    assert checks["runtime_parity", "onnx"].detail == "runtime onnx raised RuntimeError: out of order"
+    assert ("same_after_reload", "onnx") not in checks
+    assert checks["runtime_parity", "sklearn_native"].passed and checks["same_after_reload", "sklearn_native"].passed
