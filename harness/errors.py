@@ -67,6 +67,11 @@ class NotConvertibleError(HarnessError):
     exit_code = ExitCode.USAGE
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The text of an error on one line, cut to `limit` characters; a library's may go over many."""
+    return " ".join(str(error).split())[:limit]
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """The end of a message on a name that is not `known`: a question with the nearest one that is, or `otherwise`."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

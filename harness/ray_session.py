@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, one_line
 from harness.process import LOOPBACK, on_cores, own_signals
 from harness.sweeper import swept
 
@@ -94,7 +94,7 @@ def _start(where: str, cores: tuple[int, ...], options: Mapping[str, Any]) -> No
         with own_signals(), on_cores(cores):
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
-        reason = " ".join(str(error).split())[:_REASON_LENGTH]
+        reason = one_line(error, _REASON_LENGTH)
         raise InfrastructureError(
             f"Ray did not start {where}: {reason}. Check the address, the free memory, and the free space in the "
             "temporary folder."

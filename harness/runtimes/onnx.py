@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.errors import IntegrityError, NotConvertibleError
+from harness.errors import IntegrityError, NotConvertibleError, one_line
 from harness.ports import Predictor, SklearnPipeline
 from harness.records.candidate import Signature
 from harness.records.rows import Batch, Prediction
@@ -191,4 +191,4 @@ def _line(error: BaseException) -> str:
     # The converters wrap what went wrong into messages that print whole trees: the first cause says it in a line.
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"{type(error).__name__}: {one_line(error)}"

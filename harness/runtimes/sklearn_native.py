@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.errors import IntegrityError, NotConvertibleError
+from harness.errors import IntegrityError, NotConvertibleError, one_line
 from harness.ports import Predictor, SklearnPipeline
 from harness.records.candidate import Signature
 from harness.records.rows import Batch, Prediction
@@ -51,7 +51,7 @@ class SklearnNative:
         try:
             stored: bytes = skops.io.dumps(pipeline)
         except Exception as error:  # skops has no closed set of errors
-            raise NotConvertibleError(f"skops cannot store it: {_line(error)}") from error
+            raise NotConvertibleError(f"skops cannot store it: {type(error).__name__}: {one_line(error)}") from error
         unknown = _untrusted(stored)
         if unknown:
             raise NotConvertibleError(f"it holds types that would not be loaded again: {', '.join(unknown)}")
@@ -69,9 +69,11 @@ class SklearnNative:
             unknown = _untrusted(stored)
             pipeline = None if unknown else skops.io.loads(stored, trusted=list(TRUSTED))
         except (OSError, zipfile.BadZipFile) as error:
-            raise IntegrityError(f"{artifact} cannot be read as a skops file: {_line(error)}.") from error
+            raise IntegrityError(
+                f"{artifact} cannot be read as a skops file: {type(error).__name__}: {one_line(error)}."
+            ) from error
         except Exception as error:  # whatever a damaged file makes skops stumble over
-            raise IntegrityError(f"{artifact} cannot be loaded: {_line(error)}.") from error
+            raise IntegrityError(f"{artifact} cannot be loaded: {type(error).__name__}: {one_line(error)}.") from error
         if unknown:
             raise IntegrityError(
                 f"{artifact} holds types that are not loaded from files: {', '.join(unknown)}. It was not written by "
@@ -118,7 +120,3 @@ def _untrusted(stored: bytes) -> list[str]:
 def _one_thread(pipeline: Any) -> None:
     names = [name for name in pipeline.get_params() if name == "n_jobs" or name.endswith("__n_jobs")]
     pipeline.set_params(**dict.fromkeys(names, 1))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

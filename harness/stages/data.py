@@ -33,6 +33,12 @@ from harness.stages.source import read_source
 CLASSES_OF_NUMBERS = 20
 """A target of whole numbers with at most so many distinct values is read as classes."""
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest number of a table: trees and ONNX compute in single precision."""
+
+EXACT_INTEGERS = 2**53
+"""Largest whole number up to which a double holds every one."""
+
 CLASSES_MAX = 100
 CATEGORIES_MAX = 1000
 """Most distinct texts of a column: each becomes a feature."""
@@ -123,7 +129,7 @@ def _refuse_unknown(plan: DataPlan, names: Sequence[str], where: str) -> None:
 
 def _kind(series: "pd.Series[Any]", is_date: bool, where: str) -> ColumnKind:
     name = f"column {series.name!r} of {where}"
-    drop = f"drop = [{json.dumps(str(series.name))}]"
+    drop = f"drop = [{json.dumps(str(series.name), ensure_ascii=False)}]"
     if series.isna().all():
         raise UsageError(f"The {name} has no values at all: leave it out with `{drop}` under [data].")
     holds = pd.api.types.infer_dtype(series, skipna=True)
@@ -135,7 +141,7 @@ def _kind(series: "pd.Series[Any]", is_date: bool, where: str) -> ColumnKind:
     if holds == "boolean":
         return "boolean"
     if holds in ("integer", "floating", "mixed-integer-float", "decimal"):
-        _refuse_infinite(series, name)
+        _refuse_inexact(series, name, drop)
         return "number"
     if holds in ("datetime64", "datetime", "date"):
         return "date"
@@ -165,12 +171,29 @@ def _refuse_bad_dates(series: "pd.Series[Any]", holds: str, name: str) -> None:
         )
 
 
-def _refuse_infinite(series: "pd.Series[Any]", name: str) -> None:
-    infinite = np.isinf(series.to_numpy(dtype=np.float64, na_value=np.nan))
+def _refuse_inexact(series: "pd.Series[Any]", name: str, drop: str) -> None:
+    """What would be another number, or none, on its way through a model."""
+    numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    infinite = np.isinf(numbers)
     if infinite.any():
         raise UsageError(
             f"The {name} has {infinite.sum()} infinite values, the first in data row {infinite.argmax() + 1}: replace "
             "them by a number, or by a hole."
+        )
+    large = np.abs(numbers) > LARGEST
+    if large.any():
+        row = int(large.argmax())
+        raise UsageError(
+            f"The {name} has {large.sum()} values beyond {LARGEST:.1e}, which trees and ONNX take for infinite; the "
+            f"first, {series.iloc[row]}, is in data row {row + 1}: replace them by a number, or by a hole."
+        )
+    long = np.abs(numbers) > EXACT_INTEGERS
+    if pd.api.types.infer_dtype(series, skipna=True) == "integer" and long.any():
+        row = int(long.argmax())
+        raise UsageError(
+            f"The {name} has whole numbers of more digits than a model can tell apart (beyond 2**53), the first, "
+            f"{series.iloc[row]}, in data row {row + 1}. If they are identifiers, leave the column out with `{drop}` "
+            "under [data]; if they are amounts, write them with a decimal point."
         )
 
 
@@ -179,7 +202,7 @@ def _refuse_free_text(texts: NDArray[np.object_], column: str, where: str) -> No
     distinct = len(set(filled))
     if distinct <= CATEGORIES_FREE:
         return
-    drop = f"drop = [{json.dumps(column)}]"
+    drop = f"drop = [{json.dumps(column, ensure_ascii=False)}]"
     if distinct > CATEGORIES_SHARE * len(filled):
         raise UsageError(
             f"The text column {column!r} of {where} has {distinct} distinct values in {len(filled)} filled rows, such "
@@ -261,11 +284,11 @@ def _split(
             "more rows, or change `data.holdout`."
         )
     counts = np.bincount(values) if classes else np.array([], dtype=np.int64)
-    thin = [f"{label} ({count})" for label, count in zip(classes, counts, strict=True) if count < 2]
+    thin = [label for label, count in zip(classes, counts, strict=True) if count < 2]
     advice = "merge or remove rare classes, bring more rows, or change `data.holdout`."
     if thin:
         raise UsageError(
-            f"In {where}, classes with a single row cannot be learned and checked: {', '.join(thin)}; {advice}"
+            f"In {where}, classes with a single row cannot be learned and checked: {_some(thin)}; {advice}"
         )
     if classes and min(apart, len(rows) - apart) < len(classes):
         raise UsageError(
@@ -278,10 +301,14 @@ def _split(
     for side, name in ((train, "training rows"), (holdout, "holdout")):
         absent = [label for index, label in enumerate(classes) if index not in values[side]]
         if absent:
-            raise UsageError(f"In {where}, classes are too small to be in the {name}: {', '.join(absent)}; {advice}")
+            raise UsageError(f"In {where}, classes are too small to be in the {name}: {_some(absent)}; {advice}")
         if len(np.unique(values[side])) < 2:
             raise UsageError(f"In {where}, the target has a single value in the {name}: bring more rows.")
     return np.sort(train), np.sort(holdout)
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
 
 
 def _place(columns: Sequence[Column], wanted: Column) -> int:

@@ -4,16 +4,16 @@ In: the source of a `DataPlan`. Out: a frame with a column per column of the fil
 from 0. What a file cannot be read for is said here: scheme, path, encoding, header, ragged rows.
 """
 
+import codecs
 import csv
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
 from sklearn import datasets
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, one_line
 
 _SHIPPED = {
     "iris": datasets.load_iris,
@@ -92,6 +92,7 @@ def _csv(path: Path) -> pd.DataFrame:
 
 def _checked_header(path: Path) -> list[str]:
     """Names in the first line, after a look at every other: pandas renames twins and fills short rows in silence."""
+    _refuse_disguised(path)
     try:
         with path.open(encoding=_ENCODING, newline="") as file:
             rows = csv.reader(file, strict=True)
@@ -115,13 +116,32 @@ def _checked_header(path: Path) -> list[str]:
     return names
 
 
+def _refuse_disguised(path: Path) -> None:
+    """What its first bytes show to be no UTF-8 text, whatever comes after them."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(4)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    if begins == b"PAR1":
+        raise UsageError(f"{path} is a Parquet file: give it a name that ends in .parquet.")
+    if begins.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or begins == codecs.BOM_UTF32_BE:
+        # That of UTF-32 in the other byte order begins with that of UTF-16.
+        width = 32 if begins in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE) else 16
+        raise UsageError(
+            f"{path} is UTF-{width}: save it again as UTF-8, for instance with `iconv -f utf-{width} -t utf-8`."
+        )
+    if begins.startswith(b"PK\x03\x04"):
+        raise UsageError(f"{path} is a ZIP archive, as workbooks are: write the table as CSV.")
+
+
 def _parquet(path: Path) -> pd.DataFrame:
     try:
         names = [str(name) for name in pyarrow.parquet.read_schema(path).names]
         _refuse_bad_names(names, path)
         frame = pd.read_parquet(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UsageError(f"{path} cannot be read as Parquet: {_one_line(error)}. Write it again.") from None
+        raise UsageError(f"{path} cannot be read as Parquet: {one_line(error).rstrip('.')}. Write it again.") from None
     return frame.rename(columns=str).reset_index(drop=True)
 
 
@@ -136,7 +156,3 @@ def _refuse_bad_names(names: list[str], path: Path) -> None:
     twins = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twins:
         raise UsageError(f"{path} has several columns called {', '.join(map(repr, twins))}: give each its own name.")
-
-
-def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, one_line
 from harness.ports import Predictor
 from harness.records.candidate import MINIMISED, Candidate, Check, CheckName, Endpoint, Signature
 from harness.records.rows import Batch, Prediction
@@ -144,8 +144,8 @@ def reload_check(
 
 def unanswered(candidate: Candidate, runtime: str, error: Exception) -> Check:
     """What becomes of the comparison with a runtime that raised `error` instead of answering."""
-    told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return _check(candidate, "runtime_parity", False, f"runtime {runtime} raised {told}", runtime=runtime)
+    told = f"runtime {runtime} raised {type(error).__name__}: {one_line(error)}"
+    return _check(candidate, "runtime_parity", False, told, runtime=runtime)
 
 
 def parity_check(candidate: Candidate, answers: Prediction, loaded: Prediction, runtime: str) -> Check:
