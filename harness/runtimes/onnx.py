@@ -8,7 +8,7 @@ agree is measured for every candidate, never assumed.
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +67,7 @@ def _converted(pipeline: SklearnPipeline, signature: Signature) -> bytes:
     from sklearn.pipeline import Pipeline
 
     _register_boosters()
+    _mend_hist_gradient_boosting()
     numbers, texts = model_columns(signature.columns)
     inputs: list[tuple[str, Any]] = []
     if numbers:
@@ -185,6 +186,60 @@ def _register_boosters() -> None:
         update_registered_converter(
             XGBRegressor, "XGBoostXGBRegressor", calculate_linear_regressor_output_shapes, convert_xgboost
         )
+
+
+def _mend_hist_gradient_boosting() -> None:
+    """Have skl2onnx write where the missing values of these trees go as numbers, which onnx takes, not as truth values.
+
+    Version 1.20 does not; the functions registered here are its own.
+    """
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.shape_calculator import (
+        calculate_linear_classifier_output_shapes,
+        calculate_linear_regressor_output_shapes,
+    )
+    from skl2onnx.operator_converters import random_forest
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    update_registered_converter(
+        HistGradientBoostingClassifier,
+        "SklearnHistGradientBoostingClassifier",
+        calculate_linear_classifier_output_shapes,
+        _in_numbers(random_forest.convert_sklearn_random_forest_classifier),
+        options={"nocl": [True, False], "zipmap": [True, False, "columns"], "raw_scores": [True, False]},
+        overwrite=True,
+    )
+    update_registered_converter(
+        HistGradientBoostingRegressor,
+        "SklearnHistGradientBoostingRegressor",
+        calculate_linear_regressor_output_shapes,
+        _in_numbers(random_forest.convert_sklearn_random_forest_regressor_converter),
+        overwrite=True,
+    )
+
+
+def _in_numbers(convert: Callable[..., None]) -> Callable[[Any, Any, Any], None]:
+    def converted(scope: Any, operator: Any, container: Any) -> None:
+        convert(scope, operator, _WholeNumbers(container))
+
+    return converted
+
+
+class _WholeNumbers:
+    """A container of skl2onnx that writes truth values as the whole numbers which ONNX has for them."""
+
+    def __init__(self, container: Any) -> None:
+        self._container = container
+
+    def add_node(self, *arguments: Any, **attributes: Any) -> Any:
+        """As skl2onnx says, but for truth values."""
+        for name, values in attributes.items():
+            if isinstance(values, list) and any(isinstance(value, bool | np.bool_) for value in values):
+                attributes[name] = [int(value) for value in values]
+        return self._container.add_node(*arguments, **attributes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._container, name)
 
 
 def _line(error: BaseException) -> str:
