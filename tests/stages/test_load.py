@@ -116,8 +116,9 @@ class TestOpenLoad:
         # Requests due evenly over the freeze wait for what is left of it: those with more than a tenth left are slow.
         slow = latency_s > 0.03
         assert 0.6 <= slow.sum() / (200 * 0.27) <= 1.5
-        # And all of them end together: when the freeze does.
-        assert np.ptp(columns["done_ns"][slow]) / 1e9 < 0.1
+        # And they end together, when the freeze does; the machine may have made one or two others slow.
+        ended_s = columns["done_ns"][slow] / 1e9
+        assert np.mean(np.abs(ended_s - np.median(ended_s)) < 0.05) > 0.9
 
     def test_connections_that_the_server_closed_between_steps_are_opened_again(self, server, honest):
         honest.drive(open_step(duration_s=0.2))
