@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from harness.errors import ExitCode, HarnessError, UsageError
+from harness.errors import ExitCode, HarnessError, UsageError, one_line
 from harness.process import BACKLOG, announce_ready, die_with_parent
 from harness.serving.app import Application
 from harness.serving.app import application as application_of
@@ -60,7 +60,12 @@ def _predict(bundle: Path, runtime: str, model: str | None) -> int:
             request = read(line)
         except BadRequestError as error:
             raise UsageError(f"The request in line {number} of stdin cannot be answered: {error}.") from error
-        sys.stdout.buffer.write(write(predict(request.batch), request.id, request.outputs) + b"\n")
+        try:
+            answer = write(predict(request.batch), request.id, request.outputs)
+        except Exception as error:  # a model may raise anything, or answer what is no number
+            told = f"{type(error).__name__}: {one_line(error)}"
+            raise UsageError(f"The model does not answer the request in line {number} of stdin: {told}.") from error
+        sys.stdout.buffer.write(answer + b"\n")
     sys.stdout.buffer.flush()
     return int(ExitCode.GOOD)
 

@@ -125,6 +125,9 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     with _blamed_on_the_model():
         pipeline = fit_candidate(configuration, table, seed)
     fit_s = work.clock.monotonic_s() - started_s
+    # Before anything is kept: a candidate without a failed check is one that may be served.
+    with _blamed_on_the_model():
+        answers = predict(pipeline, table.frame.iloc[table.holdout], table.signature.task)
     batch = holdout_batch(table)
     files, artifacts = exported(pipeline, table.signature, batch.take(slice(_SAMPLE_ROWS)))
     digest = hashlib.sha256(repr((cell.id, table.sha256, sorted(configuration.items()))).encode()).hexdigest()
@@ -142,8 +145,6 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     write_bundle(bundle, candidate, files)
     work.database.record(cell.id, candidate)
     work.tell(f"checking {origin}")
-    with _blamed_on_the_model():
-        answers = predict(pipeline, table.frame.iloc[table.holdout], table.signature.task)
     for check in _checks(work, candidate, bundle, batch, answers):
         work.database.record(cell.id, check)
     return Told()

@@ -15,6 +15,9 @@ Rows: TypeAlias = slice | NDArray[np.intp]
 ROWS_LIMIT = 10_000
 """Most rows in one request."""
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest number in a row: trees and ONNX compute in single precision, and have no answer beyond it."""
+
 MISSING_TEXT = ""
 """What a hole in a category column becomes; an empty text is a hole too."""
 

@@ -46,7 +46,7 @@ class Onnx:
             raise
         except Exception as error:  # converters raise whatever they stumble over
             raise NotConvertibleError(f"skl2onnx cannot convert it: {_line(error)}") from error
-        if answered is not None and not np.isfinite(answered.values).all():
+        if answered is not None and not answered.finite.all():
             raise NotConvertibleError("the converted graph answers with values that are not finite")
         return stored
 

@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records.candidate import Column
-from harness.records.rows import MISSING_TEXT, ROWS_LIMIT
-
-_NUMBER_LIMIT = float(np.finfo(np.float32).max)
-"""Trees of every library split on 32-bit floats; beyond their range there is no answer, only an error later."""
+from harness.records.rows import LARGEST, MISSING_TEXT, ROWS_LIMIT
 
 _INTEGER_LIMITS = {"INT32": 2**31, "INT64": 2**63}
 DATATYPES = {
@@ -153,8 +150,8 @@ def _numbers(name: str, datatype: str, data: list[Any]) -> NDArray[np.float64]:
         if wrong is not None:
             raise BadRequestError(name, f"{shown(wrong)} is no {datatype}")
     values = np.array(data, dtype=np.float64)  # None becomes NaN
-    if (np.abs(values) > _NUMBER_LIMIT).any():
-        raise BadRequestError(name, f"has a number beyond ±{_NUMBER_LIMIT:.4g}, the range of 32-bit floats")
+    if (np.abs(values) > LARGEST).any():
+        raise BadRequestError(name, f"has a number beyond ±{LARGEST:.4g}, the range of 32-bit floats")
     return values
 
 

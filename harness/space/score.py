@@ -52,8 +52,8 @@ def score(metric: Metric, target: NDArray[Any], prediction: Prediction) -> float
     """The metric's value; `target` holds n class indices or values.
 
     roc_auc of more than two classes is the unweighted mean of each class against the rest. NaN where a prediction is
-    not finite, or where the target lacks a class that a ROC curve needs. Raises UsageError where the metric needs
-    probabilities and there are none.
+    not finite, where probabilities are none (negative, or all zero), or where the target lacks a class that a ROC curve
+    needs. Raises UsageError where the metric needs probabilities and there are none.
     """
     if not prediction.finite.all():
         return float("nan")
@@ -73,7 +73,10 @@ def _of_probabilities(metric: Metric, target: NDArray[Any], probabilities: NDArr
         raise UsageError(f"The metric {metric!r} needs the probabilities of classes, and a regression has none.")
     classes = probabilities.shape[1]
     # Runtimes that compute in float32 answer rows whose sum is 1 only to six digits; scikit-learn is stricter.
-    shares = probabilities / probabilities.sum(axis=1, keepdims=True)
+    sums = probabilities.sum(axis=1, keepdims=True)
+    if (probabilities < 0).any() or (sums == 0).any():
+        return float("nan")
+    shares = probabilities / sums
     if metric == "log_loss":
         return float(metrics.log_loss(target, shares, labels=range(classes)))
     if len(np.unique(target)) < classes:

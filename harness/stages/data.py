@@ -14,6 +14,7 @@ field, or one of the words that pandas reads as missing, such as NA, NaN or null
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +27,13 @@ from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from harness.errors import UsageError, did_you_mean
 from harness.records.candidate import Column, ColumnKind, Signature
+from harness.records.rows import LARGEST
 from harness.records.scenario import DataPlan, Task
 from harness.space.preprocess import to_batch, to_frame
-from harness.stages.source import read_source
+from harness.stages.source import EXACT_INTEGERS, read_source
 
 CLASSES_OF_NUMBERS = 20
 """A target of whole numbers with at most so many distinct values is read as classes."""
-
-LARGEST = float(np.finfo(np.float32).max)
-"""Largest number of a table: trees and ONNX compute in single precision."""
-
-EXACT_INTEGERS = 2**53
-"""Largest whole number up to which a double holds every one."""
 
 CLASSES_MAX = 100
 CATEGORIES_MAX = 1000
@@ -127,12 +123,15 @@ def _refuse_unknown(plan: DataPlan, names: Sequence[str], where: str) -> None:
             raise UsageError(f"`data.{setting}` names {plan.target!r}, the column to predict: remove it from there.")
 
 
-def _kind(series: "pd.Series[Any]", is_date: bool, where: str) -> ColumnKind:
+def _kind(series: "pd.Series[Any]", is_date: bool, where: str, leave: str = "") -> ColumnKind:
+    """The kind of a column; `leave` is what to do about one that cannot be used, if not to drop it."""
     name = f"column {series.name!r} of {where}"
-    drop = f"drop = [{json.dumps(str(series.name), ensure_ascii=False)}]"
+    leave = leave or f"leave the column out with `{_drop(str(series.name))}` under [data]"
     if series.isna().all():
-        raise UsageError(f"The {name} has no values at all: leave it out with `{drop}` under [data].")
+        raise UsageError(f"The {name} has no values at all: {leave}.")
     holds = pd.api.types.infer_dtype(series, skipna=True)
+    if holds == "datetime64":
+        _refuse_far_dates(series, name, leave)
     if is_date:
         _refuse_bad_dates(series, holds, name)
         return "date"
@@ -141,7 +140,7 @@ def _kind(series: "pd.Series[Any]", is_date: bool, where: str) -> ColumnKind:
     if holds == "boolean":
         return "boolean"
     if holds in ("integer", "floating", "mixed-integer-float", "decimal"):
-        _refuse_inexact(series, name, drop)
+        _refuse_inexact(series, holds, name, leave)
         return "number"
     if holds in ("datetime64", "datetime", "date"):
         return "date"
@@ -149,7 +148,7 @@ def _kind(series: "pd.Series[Any]", is_date: bool, where: str) -> ColumnKind:
         return "category"
     raise UsageError(
         f"The {name} holds values of type {holds}, which no model here can take: write them as numbers, texts, "
-        f"booleans or timestamps, or leave the column out with `{drop}` under [data]."
+        f"booleans or timestamps, or {leave}."
     )
 
 
@@ -171,9 +170,19 @@ def _refuse_bad_dates(series: "pd.Series[Any]", holds: str, name: str) -> None:
         )
 
 
-def _refuse_inexact(series: "pd.Series[Any]", name: str, drop: str) -> None:
+def _refuse_far_dates(series: "pd.Series[Any]", name: str, leave: str) -> None:
+    years = pd.to_datetime(series, utc=True).dt.year
+    far = years[(years < 1) | (years > 9999)]  # holes have no year
+    if len(far):
+        raise UsageError(
+            f"The {name} has {len(far)} dates outside the years 1 to 9999, which no request can carry, the first of "
+            f"the year {far.iloc[0]:.0f} in data row {far.index[0] + 1}: write a hole where there is none, or {leave}."
+        )
+
+
+def _refuse_inexact(series: "pd.Series[Any]", holds: str, name: str, leave: str) -> None:
     """What would be another number, or none, on its way through a model."""
-    numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers = _doubles(series)
     infinite = np.isinf(numbers)
     if infinite.any():
         raise UsageError(
@@ -185,16 +194,25 @@ def _refuse_inexact(series: "pd.Series[Any]", name: str, drop: str) -> None:
         row = int(large.argmax())
         raise UsageError(
             f"The {name} has {large.sum()} values beyond {LARGEST:.1e}, which trees and ONNX take for infinite; the "
-            f"first, {series.iloc[row]}, is in data row {row + 1}: replace them by a number, or by a hole."
+            f"first, {str(series.iloc[row])[:40]}, is in data row {row + 1}: replace them by a number, or by a hole."
         )
-    long = np.abs(numbers) > EXACT_INTEGERS
-    if pd.api.types.infer_dtype(series, skipna=True) == "integer" and long.any():
+    long = np.abs(numbers) >= EXACT_INTEGERS
+    if long.any() and holds in ("integer", "decimal") and all(value == int(value) for value in series[long]):
         row = int(long.argmax())
         raise UsageError(
-            f"The {name} has whole numbers of more digits than a model can tell apart (beyond 2**53), the first, "
-            f"{series.iloc[row]}, in data row {row + 1}. If they are identifiers, leave the column out with `{drop}` "
-            "under [data]; if they are amounts, write them with a decimal point."
+            f"The {name} has whole numbers of more digits than a model can tell apart (2**53 or beyond), the first, "
+            f"{series.iloc[row]}, in data row {row + 1}. If they are identifiers, {leave}, or write them as texts "
+            "(id-123) where they name classes; if they are amounts, write them with a decimal point."
         )
+
+
+def _doubles(series: "pd.Series[Any]") -> NDArray[np.float64]:
+    try:
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
+    except OverflowError:  # a whole number of more than 308 digits
+        most = int(sys.float_info.max)
+        values = [min(most, max(-most, value)) if isinstance(value, int) else value for value in series]
+        return np.array(values, dtype=np.float64)
 
 
 def _refuse_free_text(texts: NDArray[np.object_], column: str, where: str) -> None:
@@ -202,7 +220,7 @@ def _refuse_free_text(texts: NDArray[np.object_], column: str, where: str) -> No
     distinct = len(set(filled))
     if distinct <= CATEGORIES_FREE:
         return
-    drop = f"drop = [{json.dumps(column, ensure_ascii=False)}]"
+    drop = _drop(column)
     if distinct > CATEGORIES_SHARE * len(filled):
         raise UsageError(
             f"The text column {column!r} of {where} has {distinct} distinct values in {len(filled)} filled rows, such "
@@ -224,7 +242,7 @@ def _target(target: "pd.Series[Any]", plan: DataPlan, where: str) -> tuple[NDArr
             f"The {name} has no value in {missing} of {len(target)} rows: nothing can be learned from them, and only "
             "you know what the holes mean. Remove those rows, or fill them."
         )
-    kind = _kind(target, False, where)
+    kind = _kind(target, False, where, leave="predict another column")
     if kind == "date":
         raise UsageError(f"The {name} holds dates: predict a number (such as days since an event) or a class instead.")
     numbers = target.to_numpy(dtype=np.float64) if kind == "number" else None
@@ -309,6 +327,10 @@ def _split(
 
 def _some(labels: Sequence[str]) -> str:
     return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+
+
+def _drop(column: str) -> str:
+    return f"drop = [{json.dumps(column, ensure_ascii=False)}]"
 
 
 def _place(columns: Sequence[Column], wanted: Column) -> int:

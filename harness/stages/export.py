@@ -7,7 +7,7 @@ each runtime that is installed; or a predictor, its files' digests verified firs
 import hashlib
 from pathlib import Path
 
-from harness.errors import NotConvertibleError
+from harness.errors import NotConvertibleError, one_line
 from harness.plugins import installed, plugin
 from harness.ports import Predictor, Runtime, SklearnPipeline
 from harness.records.candidate import Artifact, Candidate, Signature
@@ -30,6 +30,10 @@ def exported(
             data = runtime.export(pipeline, signature, sample)
         except NotConvertibleError as error:
             artifacts.append(Artifact(runtime=name, reason=str(error)))
+            continue
+        except Exception as error:  # a runtime is a plug-in, and one that breaks must not cost the others
+            reason = f"its export raised {type(error).__name__}: {one_line(error)}"
+            artifacts.append(Artifact(runtime=name, reason=reason))
             continue
         files[runtime.artifact] = data
         digest = hashlib.sha256(data).hexdigest()

@@ -1,13 +1,16 @@
 """Reading a table where it lies.
 
-In: the source of a `DataPlan`. Out: a frame with a column per column of the file, as pandas types it, its rows numbered
-from 0. What a file cannot be read for is said here: scheme, path, encoding, header, ragged rows.
+In: the source of a `DataPlan`. Out: a frame with a column per column of the file, as pandas types it (large whole
+numbers as they are written), its rows numbered from 0. What a file cannot be read for is said here: scheme, path,
+encoding, header, ragged rows.
 """
 
 import codecs
 import csv
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
@@ -25,6 +28,12 @@ _SHIPPED = {
 
 _ENCODING = "utf-8-sig"
 """UTF-8, with or without a byte order mark."""
+
+EXACT_INTEGERS = 2**53
+"""A double holds every whole number below, and rounds the first one beyond to it."""
+
+_WHOLE = r"\s*[+-]?\d{1,400}\s*"
+_NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 
 
 def read_source(source: str, target: str, folder: Path) -> pd.DataFrame:
@@ -86,7 +95,27 @@ def _refuse_unreadable(path: Path, source: str) -> None:
 def _csv(path: Path) -> pd.DataFrame:
     names = _checked_header(path)
     # pandas keeps a line of nothing but blanks as a row of holes; so does the check above.
-    frame = pd.read_csv(path, encoding=_ENCODING, header=0, names=names, index_col=False, low_memory=False)
+    frame = _read_csv(path, names, low_memory=False)
+    for name in (name for name in names if _may_be_mistaken(frame[name])):
+        texts = _read_csv(path, names, usecols=[name], dtype=str)[name]
+        if texts.dropna().str.fullmatch(_WHOLE).all():
+            frame[name] = pd.Series([None if pd.isna(text) else int(text) for text in texts], dtype=object)
+        elif texts.dropna().str.fullmatch(_NUMBER).all():
+            frame[name] = texts.astype(np.float64)
+    return frame
+
+
+def _may_be_mistaken(series: "pd.Series[Any]") -> bool:
+    """Whether large whole numbers may be in it: beside a hole or a fraction, pandas makes floats of a column of such,
+    and texts of one with any beyond 64 bits.
+    """
+    if series.dtype == np.float64:
+        return bool(series.abs().max() >= EXACT_INTEGERS)
+    return series.dtype == "str" and bool(series.str.fullmatch(_WHOLE).any())
+
+
+def _read_csv(path: Path, names: list[str], **options: Any) -> pd.DataFrame:
+    frame: pd.DataFrame = pd.read_csv(path, encoding=_ENCODING, header=0, names=names, index_col=False, **options)
     return frame.reset_index(drop=True)
 
 
@@ -139,7 +168,8 @@ def _parquet(path: Path) -> pd.DataFrame:
     try:
         names = [str(name) for name in pyarrow.parquet.read_schema(path).names]
         _refuse_bad_names(names, path)
-        frame = pd.read_parquet(path)
+        # Or a hole makes floats of a column of whole numbers, and rounds the large ones.
+        frame = pd.read_parquet(path, engine="pyarrow", to_pandas_kwargs={"integer_object_nulls": True})
     except (pyarrow.ArrowException, OSError) as error:
         raise UsageError(f"{path} cannot be read as Parquet: {one_line(error).rstrip('.')}. Write it again.") from None
     return frame.rename(columns=str).reset_index(drop=True)

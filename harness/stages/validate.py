@@ -76,7 +76,7 @@ def quality_checks(
     of them; the dummy learns from `train_truth`. Of a classification each class is resampled on its own and keeps its
     number of rows, so every metric is defined on every resample. The interval is therefore that of a holdout with these
     class counts: how many rows of a class another holdout would have is not in it, nor is anything of a class of which
-    there is one row. An answer that is no finite number fails the first check, and there are no others.
+    there is one row. An answer, or a score, that is no finite number fails the first check, and there are no others.
     """
     metric = candidate.metric
     if lost := len(truth) - int(answers.finite.sum()):
@@ -91,6 +91,11 @@ def quality_checks(
         resampled = score(metric, drawn_truth, answers.take(drawn))
         scores.append(resampled)
         gains.append(resampled - score(metric, drawn_truth, dummy.take(drawn)))
+    if not np.isfinite([value, *scores]).all():
+        detail = (
+            f"{metric} of the answers to {len(truth):,} holdout rows, or to a resample of them, is no finite number"
+        )
+        return [_check(candidate, "holdout_score", False, detail)]
     low, high = _interval(scores)
     sign = -1.0 if metric in MINIMISED else 1.0
     gain_low = min(sign * end for end in _interval(gains))

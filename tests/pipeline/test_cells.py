@@ -8,9 +8,10 @@ from sklearn.pipeline import Pipeline
 
 from harness.clock import SystemClock
 from harness.pipeline import cells as room
-from harness.pipeline.cells import CellFailedError, Work, candidate_cell
+from harness.pipeline.cells import CellFailedError, Work, candidate_cell, micro_cell
 from harness.records.run import Cause, Run
 from harness.records.scenario import BASELINE, Scenario, cells
+from harness.runtimes.onnx import Onnx
 from harness.space.build import build
 from harness.stages.data import load_table
 from harness.stages.host import fingerprint
@@ -94,6 +95,42 @@ def test_a_model_that_does_not_predict_is_a_failed_cell(work, monkeypatch):
     with pytest.raises(CellFailedError, match="ZeroDivisionError: no") as failed:
         candidate_cell(work, CELL)
     assert failed.value.cause is Cause.ENGINE_ERROR
+    assert work.database.ledger().candidates == ()
+    with pytest.raises(CellFailedError, match="there is no candidate baseline"):
+        micro_cell(work, CELL)
+
+
+def test_a_runtime_whose_export_raises_is_a_reason_and_costs_no_other(work, monkeypatch):
+    def export(*given):
+        raise RuntimeError("out\nof order")
+
+    monkeypatch.setattr(Onnx, "export", export)
+    candidate_cell(work, CELL)
+    (candidate,) = work.database.ledger().candidates
+    assert {artifact.runtime: artifact.reason for artifact in candidate.artifacts} == {
+        "onnx": "its export raised RuntimeError: out of order",
+        "sklearn_native": None,
+    }
+    assert all(check.passed for check in work.database.ledger().checks)
+
+
+def test_a_model_that_was_stored_with_holes_in_it_fails_everywhere_in_one_line(work, monkeypatch):
+    def fit(configuration, table, seed):
+        pipeline = build(configuration, table.signature, seed)
+        pipeline.fit(table.frame.iloc[table.train], table.target[table.train])
+        pipeline.steps[-1][1].coef_.fill(np.nan)
+        return pipeline
+
+    monkeypatch.setattr(room, "fit_candidate", fit)
+    candidate_cell(work, CELL)
+    (candidate,) = work.database.ledger().candidates
+    reasons = {artifact.runtime: artifact.reason for artifact in candidate.artifacts}
+    assert reasons["onnx"] == "the converted graph answers with values that are not finite"
+    checks = {check.name: check for check in work.database.ledger().checks if check.runtime in (None, "sklearn_native")}
+    assert set(checks) == {"holdout_score", "runtime_parity", "same_after_reload"}
+    assert not any(check.passed for check in checks.values())
+    assert "the model's prediction is not a finite number" in checks["same_after_reload"].detail
+    assert "Traceback" not in checks["same_after_reload"].detail
 
 
 def test_answers_that_are_no_numbers_fail_their_checks(work, monkeypatch):

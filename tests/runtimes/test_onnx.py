@@ -6,6 +6,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -49,15 +50,51 @@ def test_every_family_converts(family, task, tmp_path):
     np.testing.assert_allclose(found.values if task == "regression" else found.probabilities, wanted, atol=1e-3)
 
 
-def plain(selection):
+@pytest.mark.parametrize("classes", [2, 4, 0], ids=["binary", "multiclass", "regression"])
+def test_a_hole_that_reaches_the_histogram_trees_goes_where_it_went_in_training(classes, tmp_path):
+    """No imputer before them: each split has learned a side for holes, and left and right are both learned."""
+    rows = 600
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"a": rng.normal(size=rows), "kind": rng.choice(["x", "y"], rows), "b": rng.normal(size=rows)})
+    holes = rng.random((rows, 2)) < 0.3
+    signal = np.where(holes[:, 0], 1.5, frame["a"]) - np.where(holes[:, 1], 1.5, frame["b"]) + (frame["kind"] == "x")
+    frame["a"], frame["b"] = frame["a"].mask(holes[:, 0]), frame["b"].mask(holes[:, 1])
+    signature = Signature(
+        task={0: "regression", 2: "binary", 4: "multiclass"}[classes], columns=COLUMNS, classes=tuple("pqrs"[:classes])
+    )
+    model = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
+    target = pd.qcut(signal, classes, labels=False) if classes else signal
+    pipeline = plain(([0, 1], [2]), model(max_iter=20), frame, target)
+    sides = {
+        bool(node["missing_go_to_left"])
+        for trees in pipeline[-1]._predictors
+        for tree in trees
+        for node in tree.nodes
+        if not node["is_leaf"]
+    }
+    batch = to_batch(frame, COLUMNS)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(Onnx().export(pipeline, signature, batch))
+
+    found = Onnx().load(path, signature)(batch)
+
+    assert sides == {False, True}
+    if classes:
+        np.testing.assert_allclose(found.probabilities, pipeline.predict_proba(frame), atol=1e-5)
+        np.testing.assert_array_equal(found.values, pipeline.predict(frame))
+    else:
+        np.testing.assert_allclose(found.values, pipeline.predict(frame), atol=1e-5)
+
+
+def plain(selection, model=None, frame=FRAME, target=SIGNAL > 0):
     """A pipeline whose ColumnTransformer selects what it is told, in whatever words."""
     features = ColumnTransformer([("rest", "passthrough", selection[0]), ("texts", OneHotEncoder(), selection[1])])
     steps = [
         ("columns", RawColumns(["a", "kind", "b"], ["number", "category", "number"])),
         ("features", features),
-        ("model", LogisticRegression()),
+        ("model", model or LogisticRegression()),
     ]
-    return Pipeline(steps).fit(FRAME, SIGNAL > 0)
+    return Pipeline(steps).fit(frame, target)
 
 
 @pytest.mark.parametrize("selection", [([0, 1], [2]), (["a", "b"], ["kind"])], ids=["by place", "by name"])

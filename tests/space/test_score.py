@@ -62,6 +62,12 @@ def test_probabilities_that_are_not_numbers_have_no_score(metric: Metric) -> Non
     assert math.isnan(score(metric, TRUTH, classified((0.9, 0.1), (math.nan, 0.4), (0.7, 0.3), (0.2, 0.8))))
 
 
+@pytest.mark.parametrize("row", [(1.2, -0.2), (0.0, 0.0)], ids=["negative", "all zero"])
+def test_shares_of_nothing_are_no_probabilities_and_have_no_score(row: tuple[float, float]) -> None:
+    for metric in ("log_loss", "roc_auc"):
+        assert math.isnan(score(metric, TRUTH, classified((0.9, 0.1), row, (0.7, 0.3), (0.2, 0.8))))
+
+
 def test_predictions_that_are_not_finite_have_no_score() -> None:
     assert math.isnan(score("rmse", np.array([1.0, 2.0]), Prediction(np.array([1.0, math.inf]), None)))
 

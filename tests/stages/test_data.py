@@ -1,11 +1,14 @@
 """The table: what is read off it, and what is refused with what to do about it."""
 
 import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 from sklearn.datasets import load_breast_cancer
 
@@ -224,7 +227,7 @@ REFUSED = {
     "a holdout without a class": (csv() + "1,red,maybe\n2,red,maybe\n", {}, "too small to be in the holdout: maybe"),
     "two rows": (csv(rows=2), {}, "leaves fewer than two on one side"),
     "fewer rows aside than classes": ("x,target\n1,a\n2,a\n3,b\n4,b\n5,c\n6,c\n", {}, "a side too small for 3 classes"),
-    "a column of holes": (csv(row=",{c},{y}"), {}, "no values at all: leave it out with `drop = "),
+    "a column of holes": (csv(row=",{c},{y}"), {}, "no values at all: leave the column out with `drop = "),
     "an infinite value": (csv() + "inf,red,yes\n", {}, "has 1 infinite values, the first in data row 41"),
     "an infinite target": (csv(row="{i},{c},{i}") + "1,red,-inf\n", {}, "'target' .* has 1 infinite values"),
     "a number beyond single precision": (csv() + "1e300,red,yes\n", {}, r"1 values beyond 3\.4e\+38.*data row 41"),
@@ -238,6 +241,12 @@ REFUSED = {
         {},
         r'1180591620717411303424, in data row 1\. .*`drop = \["größe"\]`',
     ),
+    "identifiers of 400 digits": (
+        csv(row=f"1{'0' * 400},{{c}},{{y}}"),
+        {},
+        r"40 values beyond 3\.4e\+38.*first, 10{39},",
+    ),
+    "identifiers of 400 digits beside a hole": (csv() + f",red,no\n-{'9' * 399},red,yes\n", {}, "data row 42: replace"),
     "identifiers to predict": ("x,target\n" + "".join(f"{row},{2**70 + row}\n" for row in range(40)), {}, "2\\*\\*53"),
     "dates that are none": (csv(), {"dates": ("colour",)}, "40 of its values are no ISO 8601 dates, the first 'green'"),
     "dates that are numbers": (csv(), {"dates": ("x",)}, "only texts .* are read as dates"),
@@ -300,6 +309,75 @@ def test_parquet_columns_that_no_model_takes_are_refused(tmp_path: Path, column:
     frame.to_parquet(tmp_path / "table.parquet")
     with pytest.raises(UsageError, match=told):
         load_table(DataPlan(source="table.parquet"), tmp_path)
+
+
+BEYOND = 2**53 + 1
+"""The first whole number that a double does not hold."""
+
+
+@pytest.mark.parametrize("beyond", [BEYOND, -BEYOND, 2**60 + 1, 2**63 + 1, 2**70 + 1])
+@pytest.mark.parametrize("beside", ["", "NA", "7"], ids=["hole", "word for a hole", "number"])
+def test_whole_numbers_that_a_double_would_round_are_refused_beside_holes_too(
+    tmp_path: Path, beyond: int, beside: str
+) -> None:
+    lines = ["x,target", f"{beside},0", *(f"{beyond + i},{i % 2}" for i in range(ROWS))]
+    with pytest.raises(UsageError, match=rf"'x' .* the first, {beyond}, in data row 2\.") as refused:
+        table_of(tmp_path, "\n".join(lines))
+    assert 'leave the column out with `drop = ["x"]` under [data]' in str(refused.value)
+
+
+def test_a_target_cannot_be_dropped_and_nobody_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'target' .*predict another column") as refused:
+        table_of(tmp_path, "x,target\n" + "\n".join(f"{i},{BEYOND + i}" for i in range(ROWS)))
+    assert "drop" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pyarrow.array(range(BEYOND, BEYOND + ROWS)),
+        pyarrow.array(range(2**63 + 1, 2**63 + 1 + ROWS), pyarrow.uint64()),
+        pyarrow.array([BEYOND, *[None] * (ROWS - 1)]),
+        pyarrow.array([Decimal(2**70 + 1 + i) for i in range(ROWS)]),
+    ],
+    ids=["int64", "uint64", "with holes", "decimal"],
+)
+def test_whole_numbers_of_a_parquet_file_are_never_rounded_either(tmp_path: Path, column: Any) -> None:
+    others = {"x": list(range(ROWS)), "target": [0, 1] * (ROWS // 2)}
+    pyarrow.parquet.write_table(pyarrow.table({"id": column, **others}), tmp_path / "table.parquet")
+    with pytest.raises(UsageError, match=r"'id' .* the first, .* in data row 1\."):
+        load_table(DataPlan(source="table.parquet"), tmp_path)
+    assert kinds(load_table(DataPlan(source="table.parquet", drop=("id",)), tmp_path)) == {"x": "number"}
+
+
+def test_amounts_are_taken_however_large(tmp_path: Path) -> None:
+    masses = ["9007199254740993.0", -(2**53), 3 * 2**80, "1.5e18", 3.4e38, ""]
+    lines = ["mass,count,target", *(f"{masses[i % 6]},{'' if i % 3 else 2**53 - 1},{i % 2}" for i in range(ROWS))]
+    table = table_of(tmp_path, "\n".join(lines))
+    assert kinds(table) == {"mass": "number", "count": "number"}
+    np.testing.assert_array_equal(table.frame["mass"][:6], [2.0**53, -(2.0**53), 3 * 2.0**80, 1.5e18, 3.4e38, np.nan])
+    assert table.frame["count"].max() == 2**53 - 1
+
+
+def test_decimal_fractions_of_a_parquet_file_are_amounts(tmp_path: Path) -> None:
+    amounts = pyarrow.array([Decimal(f"9007199254740993.{i:02}") for i in range(1, ROWS + 1)])
+    written = pyarrow.table({"x": amounts, "target": [0, 1] * (ROWS // 2)})
+    pyarrow.parquet.write_table(written, tmp_path / "table.parquet")
+    assert kinds(load_table(DataPlan(source="table.parquet"), tmp_path)) == {"x": "number"}
+
+
+def with_days(folder: Path, unit: str, day: str) -> Table:
+    days = np.array(["2026-01-01", day, "NaT", "0001-01-01"] * (ROWS // 4), dtype=f"datetime64[{unit}]")
+    pd.DataFrame({"day": days, "target": [0, 1] * (ROWS // 2)}).to_parquet(folder / "table.parquet")
+    return load_table(DataPlan(source="table.parquet"), folder)
+
+
+@pytest.mark.parametrize("unit", ["us", "ms"])
+@pytest.mark.parametrize(("day", "year"), [("10000-01-01", 10000), ("-0044-03-15", -44)])
+def test_dates_that_no_request_can_carry_are_refused(tmp_path: Path, unit: str, day: str, year: int) -> None:
+    with pytest.raises(UsageError, match=f"has 10 dates outside .*the year {year} in data row 2: write a hole"):
+        with_days(tmp_path, unit, day)
+    assert with_days(tmp_path, unit, "9999-12-31").frame["day"][1] == np.datetime64("9999-12-31")
 
 
 def test_a_target_of_dates_is_refused(tmp_path: Path) -> None:

@@ -167,6 +167,43 @@ def test_another_runtime_may_differ_as_float32_does_and_no_more(rows: int, diffe
     assert check.passed is passed, check.detail
 
 
+def spoilt(prediction: Prediction, number: float) -> Prediction:
+    """The same answers, but for one of them."""
+    values = prediction.values.copy()
+    probabilities = None if prediction.probabilities is None else prediction.probabilities.copy()
+    (values if probabilities is None else probabilities)[7] = number
+    return Prediction(values, probabilities)
+
+
+VALUES = Prediction(NUMBERS[:, 0], None)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("given", [GOOD, VALUES], ids=["probabilities", "values"])
+def test_an_answer_that_is_no_number_agrees_with_nothing_not_even_with_itself(given: Prediction, number: float) -> None:
+    bad = spoilt(given, number)
+    for left, right in ((given, bad), (bad, given), (bad, bad)):
+        check = parity_check(candidate(), left, right, "onnx")
+        assert (check.passed, check.value) == (False, None)
+        assert check.detail == "runtime onnx: 1 of 200 rows have no finite answer to compare"
+
+
+@pytest.mark.parametrize(
+    ("metric", "task", "truth", "given", "told"),
+    [
+        ("accuracy", "binary", TRUTH, spoilt(GOOD, np.nan), "1 of 200 holdout rows got no finite answer"),
+        ("rmse", "regression", NUMBERS[:, 0], spoilt(VALUES, -np.inf), "1 of 200 holdout rows got no finite answer"),
+        ("log_loss", "binary", TRUTH, spoilt(GOOD, 0.0), "log_loss of the answers to 200 holdout rows"),
+    ],
+)
+def test_answers_that_have_no_score_fail_the_holdout_score(
+    metric: Metric, task: Task, truth: NDArray[np.float64], given: Prediction, told: str
+) -> None:
+    (check,) = quality_checks(candidate(metric, task), truth, given, truth, ExpectPlan(score_at_least=0.1), seed=1)
+    assert (check.name, check.passed, check.value) == ("holdout_score", False, None)
+    assert told in check.detail
+
+
 def test_a_bundle_that_cannot_be_read_again_fails_its_reload() -> None:
     check = reload_check(candidate(), BATCH, GOOD, "onnx", "harness.server", Path("nowhere"))
     assert not check.passed
