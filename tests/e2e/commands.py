@@ -1,16 +1,22 @@
 """What the end-to-end tests share: the command as a process of its own, and a look at what it left running."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+
+MARK = "HARNESS_TESTS"
+"""Environment variable by which everything that these tests start is known."""
+os.environ[MARK] = uuid.uuid4().hex
 
 SHORT = (
     "search.trials=3",
@@ -51,21 +57,19 @@ def interrupted(arguments: Sequence[str], said: str, how: signal.Signals) -> tup
     return process.returncode, "".join(told)
 
 
-def left_running(results: Path, before: set[int], patience_s: float = 20.0) -> list[str]:
-    """Processes that were not there before and still are, after a moment to die: children, Ray, servers, generators."""
-    servers = ("harness.server", "harness.targets.null", "haproxy")
-    marks = (str(results), *servers, "harness.sweeper", "locust", "ray::", "raylet", "gcs_server")
+def left_running(before: set[int], patience_s: float = 20.0) -> list[str]:
+    """What was started by these tests since `before`, however indirectly, and still runs after a moment to die.
+
+    By an environment variable that children inherit, not by names: another run on this machine is none of our business.
+    """
     deadline_s = time.perf_counter() + patience_s
     while True:
         found = []
         for process in psutil.process_iter():
-            try:
-                line = " ".join(process.cmdline())
-                alive = process.pid not in before and process.status() != psutil.STATUS_ZOMBIE
-            except psutil.Error:
-                continue
-            if alive and process.pid != os.getpid() and any(mark in line for mark in marks):
-                found.append(line[:200])
+            with contextlib.suppress(psutil.Error):
+                ours = process.pid not in before | {os.getpid()} and process.environ().get(MARK) == os.environ[MARK]
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline())[:200])
         if not found or time.perf_counter() > deadline_s:
             return found
         time.sleep(0.2)

@@ -1,16 +1,18 @@
 """A run that is stopped, however rudely, leaves nothing running, and goes on where it was."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT, command, harness, interrupted, short
+from commands import ROOT, command, harness, interrupted, left_running, short
 
 from harness.records.run import Cause, CellState
 from harness.store.database import Database
@@ -43,6 +45,19 @@ def child_of(pid: int, module: str) -> psutil.Process:
                     return child
         time.sleep(0.02)
     raise AssertionError(f"no child ran {module} within 20 s")
+
+
+def test_what_is_left_running_is_found_and_what_others_run_is_not() -> None:
+    before = set(psutil.pids())
+    command = [sys.executable, "-c", "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"]
+    stranger = subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"]})
+    with subprocess.Popen(command) as process:
+        sleep = child_of(process.pid, "60")
+        assert [line.split()[-1] for line in left_running(before, patience_s=0.0)].count("60") == 1
+        for each in (process, sleep, stranger):
+            each.kill()
+    stranger.wait()
+    assert left_running(before) == []
 
 
 @pytest.mark.parametrize(

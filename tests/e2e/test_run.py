@@ -26,7 +26,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     done = harness(*short(folder, "one"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Ship ")
-    assert left_running(folder, before) == []
+    assert left_running(before) == []
     yield folder
 
 
@@ -113,7 +113,7 @@ def test_a_candidate_is_served_until_it_is_interrupted_or_dies(
         told = run.stderr.read()
     assert run.returncode == status, told
     assert said in told
-    assert left_running(results, before) == []
+    assert left_running(before) == []
 
 
 def test_one_flipped_bit_is_found(results: Path, tmp_path: Path) -> None:
