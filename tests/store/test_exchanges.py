@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from harness.errors import IntegrityError
+from harness.records.arrivals import Poisson
 from harness.records.load import EXCHANGE_COLUMNS, NEVER, Outcome
 from harness.stats.arrivals import due_ns, payload_order
 from harness.store.exchanges import read_exchanges, write_exchanges
@@ -19,7 +20,7 @@ from harness.store.exchanges import read_exchanges, write_exchanges
 def realistic(rows_per_s: float = 2000.0):
     """Three seconds of Poisson arrivals, answered after a millisecond or so."""
     random = np.random.default_rng(7)
-    due = due_ns("poisson", rows_per_s, 3.0, seed=7)
+    due = due_ns(Poisson(), rows_per_s, 3.0, seed=7)
     n = len(due)
     dispatch = due + random.gamma(2.0, 50_000, n).astype(np.int64)
     sent = dispatch + random.gamma(2.0, 2_000, n).astype(np.int64)
