@@ -2,13 +2,15 @@
 
 In: a command, cores, a log file. Out: `child`, a running process that is gone when its block is left, and
 `child_servers`, several that share one port; `die_with_parent`, which a child calls in its own main, so that it is gone
-too when the parent is killed; `refuse_taken`, for ports; `wait_ready`, for whatever answers HTTP; `refuse_gone`, for
-what did and does no more; `on_cores`; `log_tail`. A child is only ever stopped by its own id.
+too when the parent is killed; `refuse_taken`, for ports, and `allow_open_files`; `wait_ready`, for whatever answers
+HTTP, and `refuse_gone`, for what did and does no more; `on_cores`; `log_tail`. A child is only ever stopped by its own
+id.
 """
 
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import socket
@@ -37,6 +39,9 @@ BACKLOG = 2048
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """An environment in which numeric libraries start no threads of their own: a replica is a process of one thread, or
 its figures would depend on how many others share its cores."""
+
+SERVER_HEADER = "x-server-process"
+"""Header in which a live server says which of several processes answers; its value means nothing else."""
 
 PR_SET_PDEATHSIG = 1
 """From `linux/prctl.h`."""
@@ -200,6 +205,21 @@ def log_tail(log: Path, lines: int = 15) -> str:
     except FileNotFoundError:
         text = ""
     return "\n".join(text.splitlines()[-lines:]) or "(it printed nothing)"
+
+
+def allow_open_files(wanted: int) -> None:
+    """Let this process, and every child of it from now on, have `wanted` files and connections open.
+
+    Raises UsageError where the machine's hard limit does not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise UsageError(
+            f"A process may have {hard:,} files open here, and this load needs {wanted:,}, one for each request in "
+            "flight: lower load.in_flight_max, or have the limit raised (`ulimit -Hn`)."
+        )
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def refuse_taken(port: int) -> None:

@@ -199,6 +199,28 @@ def test_servers_share_a_port_answer_at_once_and_are_gone_afterwards(tmp_path):
     assert refused(port)
 
 
+def test_open_files_are_allowed_to_children_up_to_the_hard_limit(tmp_path):
+    code = """
+        import resource, subprocess, sys
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 300))
+        from harness.errors import UsageError
+        from harness.process import allow_open_files
+        allow_open_files(200)
+        asked = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        print(subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True).stdout.strip())
+        allow_open_files(100)
+        print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        try:
+            allow_open_files(301)
+        except UsageError as error:
+            print(error)
+    """
+    done = subprocess.run(python(code), capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout.splitlines()[:2] == ["200", "200"]
+    assert "300 files open here, and this load needs 301" in done.stdout
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_port_that_is_taken_is_the_users_to_change(tmp_path, count):
     with socket.create_server((LOOPBACK, 0), reuse_port=True) as taken:

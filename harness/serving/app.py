@@ -7,13 +7,15 @@ most predictions do.
 """
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import orjson
 
 import harness
+from harness.process import SERVER_HEADER
 from harness.records.candidate import Signature
 from harness.records.rows import Batch, Prediction
 from harness.serving.protocol import BadRequestError, Request, metadata, request_reader, response_writer
@@ -33,7 +35,7 @@ _log = logging.getLogger(__name__)
 class _Answer:
     status: int
     body: bytes
-    allow: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class _GoneError(Exception):
@@ -51,7 +53,10 @@ def application(predict: Callable[[Batch], Prediction], signature: Signature, mo
         f"/v2/models/{model}": metadata(signature, model),
         f"/v2/models/{model}/ready": {"name": model, "ready": True},
     }
-    rendered = {path: orjson.dumps(page) for path, page in pages.items()}
+    rendered = {path: _Answer(200, orjson.dumps(page)) for path, page in pages.items()}
+    # Not the process id, which would tell strangers something, and of a process in a container is always the same.
+    signed = ((SERVER_HEADER.encode(), secrets.token_hex(8).encode()),)
+    rendered["/v2/health/live"] = replace(rendered["/v2/health/live"], headers=signed)
 
     async def answer(scope: Message, receive: Receive) -> _Answer:
         path, method = scope["path"], scope["method"]
@@ -63,7 +68,7 @@ def application(predict: Callable[[Batch], Prediction], signature: Signature, mo
                 return _failure(413, f"a body may have at most {BODY_LIMIT_BYTES:,} bytes")
             return _inferred(body, read, predict, write)
         if path in rendered:
-            return _Answer(200, rendered[path]) if method == "GET" else _not_allowed(method, "GET")
+            return rendered[path] if method == "GET" else _not_allowed(method, "GET")
         return _failure(404, f"no such path; this server answers for one model, at {infer_path}")
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -128,8 +133,7 @@ def _stated_bytes(scope: Message) -> int:
 
 async def _send(send: Send, answer: _Answer) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
-    if answer.allow is not None:
-        headers.append((b"allow", answer.allow.encode()))
+    headers += answer.headers
     if answer.status == 413:
         # The rest of the body is still on its way: this connection has no next request.
         headers.append((b"connection", b"close"))
@@ -150,4 +154,6 @@ def _failure(status: int, message: str) -> _Answer:
 
 
 def _not_allowed(method: str, allowed: str) -> _Answer:
-    return _Answer(405, orjson.dumps({"error": f"{method} is not allowed here, {allowed} is"}), allow=allowed)
+    return _Answer(
+        405, orjson.dumps({"error": f"{method} is not allowed here, {allowed} is"}), ((b"allow", allowed.encode()),)
+    )

@@ -1,18 +1,19 @@
-"""Load: the steps of one served cell, driven by Locust in a child process of its own.
+"""Load: the steps of one served cell, driven by Locust in child processes of its own.
 
 In: an endpoint, request bodies, the answers they must get, a load plan. Out: `generator`, which yields a `Generator`
-that turns one `Step` after the other into exchange columns. Locust patches the interpreter it is imported into, so it
-lives in a child; starting one takes seconds, so one child walks all steps of the cell. Both talk in JSON lines over a
-socket pair, arrays travel as `.npz` files.
+that turns one `Step` after the other into a `Recording`. Locust patches the interpreter it is imported into, so it
+lives in children; starting one takes seconds, so the same ones walk all steps of the cell. Several send one plan
+between them, each every n-th request of it, under a Locust master that keeps their statistics together.
 """
 
 import contextlib
-import json
 import math
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,126 +21,147 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.clock import Clock, SystemClock
+from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
-from harness.process import child, log_tail
+from harness.process import LOOPBACK
 from harness.records.candidate import Endpoint
-from harness.records.load import EXCHANGE_COLUMNS, Step
+from harness.records.load import AUDIT, EXCHANGE_COLUMNS, GeneratorHealth, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
-from harness.stats.arrivals import due_ns, payload_order, step_seed
+from harness.stages.channel import Channel, channel
+from harness.stages.schedule import Timetable, audit_step, audit_timetable, timetable
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-CHANNEL = "HARNESS_GENERATOR_FD"
-"""Environment variable that tells the child which file descriptor to listen on."""
 
 START_S = 60.0
-"""Longest start of the child: importing Locust takes one to two seconds of an idle core."""
+"""Longest start of a child: importing Locust takes one to two seconds of an idle core."""
 WARM_S = 5.0
-"""Longest time the child spends on opening connections before a step."""
+"""Longest time a child spends on opening connections before a step."""
 MARGIN_S = 30.0
 """What a step may take beyond its own length, the drain and the warming, on a busy machine."""
-QUIT_S = 5.0
+LEAD_S = 0.02
+"""From telling the children of the epoch to the epoch."""
 
-_CLOSED_RPS_MAX = 250_000.0
-"""Rows are made before a closed step begins; one core of this generator starts about a quarter as many a second
-(63,000 against the null target). A step that fills them all is refused, never cut short in silence."""
 _CONNECTIONS_MIN = 8
 _STALL_S = 0.5
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a step left behind."""
+
+    columns: Columns
+    """The exchanges that came back, as `EXCHANGE_COLUMNS` names them, in the order in which they were due."""
+    planned: int
+    """The exchanges that there should be."""
+    plan_sha256: str
+    health: GeneratorHealth
 
 
 class Generator:
     """A running load generator; made by `generator`."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], channel: socket.socket, plan: LoadPlan, payloads: int, log: Path
+        self,
+        workers: Sequence[Channel],
+        plan: LoadPlan,
+        payloads: int,
+        new: int,
+        trace_s: NDArray[np.float64] | None,
+        folder: Path,
     ) -> None:
-        self._process = process
-        self._channel = channel
+        self._workers = workers
         self._plan = plan
-        self._payloads = payloads
-        self._log = log
-        self._unread = b""
-        self._clock: Clock = SystemClock()
+        self.payloads = payloads
+        """How many request bodies it repeats; those that are new have the numbers after them."""
+        self._new = new
+        self._trace_s = trace_s
+        self._folder = folder
+        self._driven: Counter[tuple[str, float | None, int | None]] = Counter()
+        """How many steps there were under a load."""
+        self._lost: dict[int, str] = {}
+        """Of each worker that is of no use any more, why."""
 
-    def drive(self, step: Step) -> dict[str, NDArray[Any]]:
-        """Run one step; its exchanges as columns of `EXCHANGE_COLUMNS`, a row per planned request.
+    def drive(self, step: Step) -> Recording:
+        """Run one step.
 
-        Open step: the rows of the plan, in due order; the same plan, rate and step number give the same due times and
-        payloads for every candidate. Closed step: a row per request started; due is the moment it started. Raises
-        InfrastructureError, with the end of its log, where the generator dies, fails, or does not answer in time; it
-        is of no use afterwards.
+        Open step: the rows of the plan; its n-th step at a rate has the same due times and payloads for every
+        candidate. Closed step: a row per request started; due is the moment it started. Where one of several
+        workers is lost on the way, the rows of the others come back, and the loss is told with them. Raises
+        InfrastructureError where none is left, or where one was lost in a step before.
         """
-        due, payload = self._planned(step)
-        folder = self._log.parent
-        plan_file, spool = folder / f"plan-{step.number}.npz", folder / f"spool-{step.number}.npz"
-        try:
-            np.savez(plan_file, due_ns=due, payload=payload)
-            self.ask(
-                {
-                    "plan": str(plan_file),
-                    "spool": str(spool),
-                    "mode": step.mode,
-                    "duration_s": step.duration_s,
-                    "connections": self._connections(step),
-                },
-                step.duration_s + self._plan.timeout_s + WARM_S + MARGIN_S,
-                f"step {step.number} ({step.label})",
+        load = (step.mode, step.rate_rps, step.in_flight)
+        planned = timetable(self._plan, step, self.payloads, self._driven[load], self._trace_s)
+        self._driven[load] += 1
+        return self._walked(step, planned, _shares(self._connections(step), len(self._workers)))
+
+    def audit(self, number: int) -> Recording | None:
+        """Ask, one request at a time, whether answers are remembered; None where there are no new requests to ask."""
+        if not self._new:
+            return None
+        return self._walked(audit_step(number), audit_timetable(self.payloads, self._new), [1])
+
+    def _walked(self, step: Step, planned: Timetable, connections: Sequence[int]) -> Recording:
+        """The step as the first workers walk it, one per number of connections."""
+        if self._lost:
+            raise InfrastructureError(self._first_loss())
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=f"step-{step.number}-") as scratch:
+            plan_file = Path(scratch) / "plan.npz"
+            np.savez(plan_file, due_ns=planned.due_ns, payload=planned.payload)
+            asked = {
+                "plan": str(plan_file),
+                "mode": step.mode,
+                "duration_s": step.duration_s,
+                "workers": len(connections),
+                "all": step.shape == AUDIT,
+            }
+            ready = self._all(step, {index: {**asked, "connections": share} for index, share in enumerate(connections)})
+            epoch_ns = round((SystemClock().monotonic_s() + LEAD_S) * 1e9)
+            spools = {index: Path(scratch) / f"spool-{index}.npz" for index in ready}
+            done = self._all(
+                step, {index: {"epoch_ns": epoch_ns, "spool": str(spool)} for index, spool in spools.items()}
             )
-            with np.load(spool) as file:
-                columns = {name: file[name] for name in EXCHANGE_COLUMNS}
-        finally:
-            plan_file.unlink(missing_ok=True)
-            spool.unlink(missing_ok=True)
-        rows = len(columns["due_ns"])
-        if (rows != len(due)) if step.mode == "open" else (rows == len(payload)):
-            raise InfrastructureError(
-                f"The load generator returned {rows} exchanges of step {step.number} ({step.label}), where "
-                f"{len(due)} were planned and {len(payload)} was the bound. Its figures cannot be used."
-            )
-        return columns
+            parts: list[Columns] = []
+            for index in done:
+                with self._losing(index):
+                    parts.append(_spooled(spools[index], step))
+        if not parts:
+            raise InfrastructureError(self._first_loss())
+        return Recording(
+            columns=_merged(parts),
+            planned=len(planned.due_ns) if step.mode == "open" else sum(answer["rows"] for answer in done.values()),
+            plan_sha256=planned.sha256,
+            health=GeneratorHealth(
+                workers=tuple(WorkerHealth.model_validate(answer["health"]) for answer in done.values()),
+                lost=tuple(self._lost.values()),
+                servers_before=_added(answer["servers"] for answer in ready.values()),
+                servers_after=_added(answer["servers"] for answer in done.values()),
+            ),
+        )
 
-    def ask(self, message: dict[str, Any], timeout_s: float, what: str) -> None:
-        """Send the child one message and wait until it reports the thing done; raises as `drive` does."""
-        answer = self._exchange(message, timeout_s, what)
-        if "error" in answer:
-            raise InfrastructureError(f"The load generator failed in {what}: {answer['error']}.{self._tail()}")
+    def _all(self, step: Step, messages: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        """The answer of every worker that has a message; all are told first, and those that fail are lost."""
+        what = f"step {step.number} ({step.label})"
+        limit_s = step.duration_s + self._plan.timeout_s + WARM_S + MARGIN_S
+        for index, message in messages.items():
+            with self._losing(index):
+                self._workers[index].tell(message, what)
+        answers = {}
+        for index in messages.keys() - self._lost.keys():
+            with self._losing(index):
+                answers[index] = self._workers[index].answer(limit_s, what)
+        return dict(sorted(answers.items()))
 
-    def _exchange(self, message: dict[str, Any], timeout_s: float, what: str) -> dict[str, Any]:
-        deadline_s = self._clock.monotonic_s() + timeout_s
+    @contextlib.contextmanager
+    def _losing(self, index: int) -> Iterator[None]:
         try:
-            self._channel.settimeout(timeout_s)
-            self._channel.sendall(json.dumps(message).encode() + b"\n")
-            while b"\n" not in self._unread:
-                # A child that sends a byte now and then must not reset the limit.
-                self._channel.settimeout(max(1e-3, deadline_s - self._clock.monotonic_s()))
-                received = self._channel.recv(65536)
-                if not received:
-                    raise ConnectionResetError
-                self._unread += received
-        except TimeoutError as error:
-            raise InfrastructureError(
-                f"The load generator did not answer within {timeout_s:g} s in {what}.{self._tail()}"
-            ) from error
-        except OSError as error:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(QUIT_S)
-            raise InfrastructureError(
-                f"The load generator died in {what} (exit status {self._process.returncode}).{self._tail()}"
-            ) from error
-        line, self._unread = self._unread.split(b"\n", 1)
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            yield
+        except InfrastructureError as error:
+            self._lost[index] = str(error)
 
-    def _planned(self, step: Step) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Due times (none for a closed step) and payloads: of the plan and the step, whatever the candidate."""
-        seed = step_seed(self._plan.seed, step.number)
-        if step.mode == "open":
-            if step.rate_rps is None:
-                raise ValueError(f"open step {step.number} has no rate")
-            due = due_ns(self._plan.arrivals, step.rate_rps, step.duration_s, seed)
-            return due, payload_order(len(due), self._payloads, seed)
-        bound = math.ceil(_CLOSED_RPS_MAX * step.duration_s) + (step.in_flight or 0)
-        return np.empty(0, dtype=np.int64), payload_order(bound, self._payloads, seed)
+    def _first_loss(self) -> str:
+        return next(iter(self._lost.values()))
 
     def _connections(self, step: Step) -> int:
         """How many connections to open before the epoch.
@@ -148,15 +170,10 @@ class Generator:
         server: opened during the stall they overflow its listen backlog, and the kernel's repeated SYN puts a whole
         second into the tail.
         """
-        if step.mode == "closed":
-            if step.in_flight is None:
-                raise ValueError(f"closed step {step.number} has no number in flight")
+        if step.in_flight is not None:
             return step.in_flight
         wanted = max(_CONNECTIONS_MIN, math.ceil((step.rate_rps or 0.0) * _STALL_S))
         return min(self._plan.in_flight_max, wanted)
-
-    def _tail(self) -> str:
-        return f" The end of its log, {self._log}:\n{log_tail(self._log)}"
 
 
 @contextlib.contextmanager
@@ -167,19 +184,24 @@ def generator(
     plan: LoadPlan,
     cores: tuple[int, ...],
     folder: Path,
+    trace_s: NDArray[np.float64] | None = None,
+    new: Sequence[bytes] = (),
 ) -> Iterator[Generator]:
     """A load generator for one endpoint, on `cores` (empty: any), ready for steps; gone when the block is left.
 
-    `payloads` are request bodies; `expected`, where given, the answer to each, byte for byte. Its log (`locust.log`)
-    and passing files lie in `folder`. Raises UsageError on an endpoint it cannot load, InfrastructureError where the
-    child does not start.
+    `payloads` are request bodies; `expected`, where given, the answer to each, byte for byte; `trace_s` the recorded
+    times where the plan's arrivals are a trace; `new` bodies that were never sent, for the audit. Its logs
+    (`locust*.log`) and passing files lie in `folder`. Raises UsageError on an endpoint it cannot load,
+    InfrastructureError where a child does not start.
     """
     if expected is not None and len(expected) != len(payloads):
         raise ValueError(f"{len(payloads)} payloads but {len(expected)} expected answers")
     setup = _setup(endpoint, plan)
     folder.mkdir(parents=True, exist_ok=True)
-    log, bodies = folder / "locust.log", folder / "bodies.npz"
-    parts = {"payloads": payloads} if expected is None else {"payloads": payloads, "expected": expected}
+    bodies = folder / "bodies.npz"
+    parts = {"payloads": [*payloads, *new]}
+    if expected is not None:
+        parts["expected"] = [*expected, *[b""] * len(new)]
     with contextlib.ExitStack() as stack:
         stack.callback(bodies.unlink, missing_ok=True)
         np.savez(
@@ -187,25 +209,34 @@ def generator(
             allow_pickle=False,
             **{key: column for name, texts in parts.items() for key, column in pack(name, texts).items()},
         )
-        ours, theirs = socket.socketpair()
-        stack.enter_context(ours)
-        with theirs:
-            process = stack.enter_context(
-                child(
-                    _command(endpoint),
-                    log=log,
-                    cores=cores,
-                    environment={CHANNEL: str(theirs.fileno())},
-                    pass_fds=(theirs.fileno(),),
-                )
-            )
-        running = Generator(process, ours, plan, len(payloads), log)
-        running.ask({**setup, "bodies": str(bodies)}, START_S, "its start")
-        yield running
-        # The end of the channel is the sign to quit; only an orderly end leaves Locust's own summary in the log.
-        ours.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(QUIT_S)
+        workers = _started(stack, endpoint, plan.workers, cores, folder)
+        for index, (worker, in_flight_max) in enumerate(
+            zip(workers, _shares(plan.in_flight_max, len(workers)), strict=True)
+        ):
+            mine = {"worker": index, "in_flight_max": in_flight_max, "bodies": str(bodies), "repeated": len(payloads)}
+            worker.tell({**setup, **mine}, "its start")
+        for worker in workers:
+            worker.answer(START_S, "its start")
+        yield Generator(workers, plan, len(payloads), len(new), trace_s, folder)
+        for worker in workers:
+            worker.quit()
+
+
+def _started(
+    stack: contextlib.ExitStack, endpoint: Endpoint, count: int, cores: tuple[int, ...], folder: Path
+) -> list[Channel]:
+    """Locust processes: one that is all there is, or `count` workers under a master."""
+    alone = _command(endpoint, 1)
+    if count == 1:
+        return [stack.enter_context(channel(alone, folder / "locust.log", cores))]
+    under = ["--master", "--expect-workers", str(count), "--master-bind-host", LOOPBACK, "--master-bind-port", "0"]
+    master = stack.enter_context(channel([*_command(endpoint, count), *under], folder / "locust-master.log", cores))
+    # Its own end closes it last: a worker that finds its master gone complains into its log.
+    port = master.ask({}, START_S, "the start of its master")["port"]
+    stack.callback(master.quit)
+    under = ["--worker", "--master-host", LOOPBACK, "--master-port", str(port)]
+    command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--loglevel", "INFO", *under]
+    return [stack.enter_context(channel(command, folder / f"locust-{index}.log", cores)) for index in range(count)]
 
 
 def pack(name: str, texts: Sequence[bytes]) -> dict[str, NDArray[Any]]:
@@ -223,6 +254,37 @@ def unpack(name: str, arrays: dict[str, NDArray[Any]]) -> list[bytes]:
     return [whole[end - length : end] for end, length in zip(ends, arrays[f"{name}_lengths"], strict=True)]
 
 
+def _shares(total: int, count: int) -> list[int]:
+    """`total` in `count` whole parts that differ by one at most."""
+    return [total // count + (index < total % count) for index in range(count)]
+
+
+def _spooled(spool: Path, step: Step) -> Columns:
+    try:
+        with spool.open("rb") as stored, np.load(stored) as file:
+            return {name: file[name] for name in EXCHANGE_COLUMNS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InfrastructureError(
+            f"The exchanges of step {step.number} ({step.label}) that a process of the load generator left in {spool} "
+            f"cannot be read: {error}."
+        ) from error
+
+
+def _merged(parts: Sequence[Columns]) -> Columns:
+    """The rows of all workers in one sequence, by due time; those of one worker are so already."""
+    if len(parts) == 1:
+        return parts[0]
+    order = np.argsort(np.concatenate([part["due_ns"] for part in parts]), kind="stable")
+    return {name: np.concatenate([part[name] for part in parts])[order] for name in EXCHANGE_COLUMNS}
+
+
+def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
+
+
 def _setup(endpoint: Endpoint, plan: LoadPlan) -> dict[str, Any]:
     url = urlsplit(endpoint.url)
     if url.scheme != "http" or not url.hostname:
@@ -235,15 +297,15 @@ def _setup(endpoint: Endpoint, plan: LoadPlan) -> dict[str, Any]:
         "port": url.port or 80,
         "authority": url.netloc.rpartition("@")[2],
         "path": url.path.rstrip("/") + endpoint.infer_path,
+        "live_path": url.path.rstrip("/") + "/v2/health/live",
         "timeout_s": plan.timeout_s,
-        "in_flight_max": plan.in_flight_max,
     }
 
 
-def _command(endpoint: Endpoint) -> list[str]:
+def _command(endpoint: Endpoint, users: int) -> list[str]:
     # Given in full, also where Locust's defaults would do: arguments overrule its configuration files and environment.
     return [
         sys.executable, "-m", "locust", "--headless", "--locustfile", str(LOCUSTFILE), "--host", endpoint.url,
-        "--users", "1", "--spawn-rate", "1", "--run-time", "24h", "--stop-timeout", "0", "--only-summary",
+        "--users", str(users), "--spawn-rate", str(users), "--run-time", "24h", "--stop-timeout", "0", "--only-summary",
         "--loglevel", "INFO", "--exit-code-on-error", "0",
     ]  # fmt: skip

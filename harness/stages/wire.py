@@ -11,13 +11,14 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import gevent
 import numpy as np
 from gevent.monkey import get_original
 from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
+from harness.process import SERVER_HEADER
 from harness.records.load import NEVER, NO_STATUS, Outcome
 from harness.stages.load import unpack
 
@@ -35,6 +36,7 @@ now_ns: Callable[[], int] = time.monotonic_ns
 class Traffic(Protocol):
     """What a connection tells of the row it is busy with."""
 
+    answer: ClassVar[type["Answer"]]
     payload: Sequence[int]
     sent: "array[int]"
     epoch_ns: int
@@ -97,21 +99,56 @@ class Answer(HTTPResponseParser):
     def _on_header_value(self, text: str) -> None: ...
 
 
+class SignedAnswer(Answer):
+    """An answer of which it is also read which server process gave it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._header = ["", ""]
+        self._in_value = False
+
+    @property
+    def server(self) -> str:
+        """What the server says of itself; empty where it says nothing."""
+        return self._found
+
+    _found = ""
+
+    def _on_header_field(self, text: str) -> None:
+        if self._in_value:
+            self._header = ["", ""]
+        self._in_value = False
+        self._header[0] += text
+
+    def _on_header_value(self, text: str) -> None:
+        self._in_value = True
+        self._header[1] += text
+        if self._header[0].lower() == SERVER_HEADER:
+            self._found = self._header[1]
+
+
 class Wire:
     """The way to the endpoint: its address, the requests ready to be written, and the idle connections."""
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.family, self.address = _resolved(setup["host"], setup["port"], setup["timeout_s"])
         self.path: str = setup["path"]
+        self.worker: int = setup["worker"]
         self.timeout_ns = round(setup["timeout_s"] * 1e9)
         self.in_flight_max: int = setup["in_flight_max"]
         with np.load(setup["bodies"]) as file:
             arrays = dict(file)
-        head = f"POST {self.path} HTTP/1.1\r\nHost: {setup['authority']}\r\nContent-Type: application/json\r\n"
+        host = f"HTTP/1.1\r\nHost: {setup['authority']}\r\n"
+        head = f"POST {self.path} {host}Content-Type: application/json\r\n"
         self.requests = [
             f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in unpack("payloads", arrays)
         ]
+        self.repeated: int = setup["repeated"]
+        """How many of the requests are there to be repeated; those after them are to be sent once."""
+        self.roll_call = len(self.requests)
+        self.requests.append(f"GET {setup['live_path']} {host}\r\n".encode())
         self.expected = unpack("expected", arrays) if "expected" in arrays else None
+        """Of each payload; empty: anything that the server calls a success."""
         # First in, first out: a server of several processes holds some connections in each, and the last used one
         # again and again would load one process and rest the others.
         self.idle: deque[Connection] = deque()
@@ -163,7 +200,7 @@ class Connection:
 
     def send(self, traffic: Traffic, row: int) -> None:
         """Send the request of `row` on a connection that stands."""
-        self._traffic, self._row, self._answer = traffic, row, Answer()
+        self._traffic, self._row, self._answer = traffic, row, traffic.answer()
         request = self._wire.requests[traffic.payload[row]]
         traffic.sent[row] = now_ns() - traffic.epoch_ns
         try:

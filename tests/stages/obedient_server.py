@@ -2,7 +2,8 @@
 
 `python obedient_server.py PORT_FILE` binds a port of the system's choice and writes its number to PORT_FILE.
 Bodies: `echo ...` is answered with the body; for others see `Talk.obey` and `Talk.misbehave`. A body
-`freeze AFTER LENGTH` is answered at once, and AFTER seconds later the whole server stands still for LENGTH seconds.
+`freeze AFTER LENGTH` is answered at once, and AFTER seconds later the whole server stands still for LENGTH seconds. A
+GET is answered with the name of the server in a header; `name AFTER NAME` is answered at once and gives it another.
 SIGUSR1 makes it close all connections that are idle.
 """
 
@@ -18,6 +19,8 @@ from harness.process import die_with_parent
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 END, RESET = b"(end)", b"(reset)"
 idle: set["Talk"] = set()
+names = ["first"]
+seen: set[bytes] = set()
 
 
 class Talk(asyncio.Protocol):
@@ -42,7 +45,10 @@ class Talk(asyncio.Protocol):
         size = int(length[1]) if length else 0
         if len(rest) >= size:
             self.buffer = rest[size:]
-            self.obey(rest[:size])
+            if head.startswith(b"GET "):
+                self.answer(b"", header=b"X-Server-Process: %s\r\n" % names[-1].encode())
+            else:
+                self.obey(rest[:size])
 
     def obey(self, body: bytes) -> None:
         order, *words = body.split(b" ")
@@ -51,8 +57,14 @@ class Talk(asyncio.Protocol):
                 self.answer(body)
             case b"slow":  # slow SECONDS: after a while, without standing still
                 asyncio.get_running_loop().call_later(float(words[0]), self.answer, body)
+            case b"once":  # once SECONDS: after a while, and at once ever after
+                asyncio.get_running_loop().call_later(0.0 if body in seen else float(words[0]), self.answer, body)
+                seen.add(body)
             case b"freeze":
                 asyncio.get_running_loop().call_later(float(words[0]), time.sleep, float(words[1]))
+                self.answer(body)
+            case b"name":
+                asyncio.get_running_loop().call_later(float(words[0]), names.append, words[1].decode())
                 self.answer(body)
             case b"fail":
                 self.answer(b"it hurts", status=b"500 Internal Server Error")
@@ -89,9 +101,9 @@ class Talk(asyncio.Protocol):
         else:
             self.transport.write(part)
 
-    def answer(self, body: bytes, status: bytes = b"200 OK") -> None:
+    def answer(self, body: bytes, status: bytes = b"200 OK", header: bytes = b"") -> None:
         if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+            self.transport.write(b"HTTP/1.1 %s\r\n%sContent-Length: %d\r\n\r\n%s" % (status, header, len(body), body))
             idle.add(self)
 
 

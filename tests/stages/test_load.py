@@ -11,15 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
 from harness.errors import InfrastructureError, UsageError
-from harness.process import child
+from harness.records.arrivals import Poisson
 from harness.records.candidate import Endpoint
 from harness.records.load import EXCHANGE_COLUMNS, NEVER, Outcome, Step
 from harness.records.scenario import LoadPlan
@@ -30,44 +28,19 @@ from harness.stats.arrivals import due_ns, payload_order, step_seed
 HONEST = [b"slow 0.002 row %d" % row for row in range(20)]
 
 
-@dataclass
-class Server:
-    process: subprocess.Popen[bytes]
-    endpoint: Endpoint
-
-    def order(self, body: bytes) -> None:
-        """Have it do something beside the load."""
-        port = int(self.endpoint.url.rpartition(":")[2])
-        command = [sys.executable, "-c", ASK, str(port), body.decode()]
-        subprocess.run(command, check=True, timeout=30)
-
-
-ASK = """
-import http.client, sys
-connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
-connection.request("POST", "/", sys.argv[2])
-assert connection.getresponse().status == 200
-"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    script, port_file = Path(__file__).with_name("obedient_server.py"), folder / "port"
-    with child([sys.executable, str(script), str(port_file)], log=folder / "server.log") as process:
-        for _ in range(1000):
-            if port_file.exists():
-                break
-            time.sleep(0.02)
-        url = f"http://127.0.0.1:{port_file.read_text()}"
-        yield Server(process, Endpoint(url=url, model="m", startup_s=0.0))
-
-
 @pytest.fixture(scope="module")
 def honest(server, tmp_path_factory):
     """A generator whose requests take two milliseconds each and end well."""
     plan = LoadPlan(in_flight_max=128, timeout_s=3.0, seed=5)
     with generator(server.endpoint, HONEST, HONEST, plan, (), tmp_path_factory.mktemp("honest")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def several(server, tmp_path_factory):
+    """The same with two processes."""
+    plan = LoadPlan(in_flight_max=128, timeout_s=3.0, seed=5, workers=2)
+    with generator(server.endpoint, HONEST, HONEST, plan, (), tmp_path_factory.mktemp("several")) as running:
         yield running
 
 
@@ -91,17 +64,19 @@ def outcomes(columns, chosen=None):
 
 class TestOpenLoad:
     def test_every_planned_request_is_sent_at_its_time_and_answered(self, honest):
-        columns = honest.drive(open_step(number=3))
-        planned = due_ns("poisson", 200.0, 2.0, seed=step_seed(5, 3))
+        columns = honest.drive(open_step(number=3)).columns
+        planned = due_ns(Poisson(), 200.0, 2.0, seed=step_seed(5, 200_000, 0))
         assert {name: str(column.dtype) for name, column in columns.items()} == EXCHANGE_COLUMNS
         assert np.array_equal(columns["due_ns"], planned)
-        assert np.array_equal(columns["payload"], payload_order(len(planned), len(HONEST), seed=step_seed(5, 3)))
+        assert np.array_equal(
+            columns["payload"], payload_order(len(planned), len(HONEST), seed=step_seed(5, 200_000, 0))
+        )
         assert outcomes(columns) == {"OK"}
         assert set(columns["status"]) == {200} and set(columns["worker"]) == {0}
         assert columns["bytes"].tolist() == [len(HONEST[payload]) for payload in columns["payload"]]
 
     def test_stamps_are_in_the_order_of_events(self, honest):
-        columns = honest.drive(open_step(duration_s=0.5))
+        columns = honest.drive(open_step(duration_s=0.5)).columns
         assert np.all(columns["due_ns"] <= columns["dispatch_ns"])
         assert np.all(columns["dispatch_ns"] <= columns["sent_ns"])
         # The server waits two milliseconds before it answers; its clock has a grain of its own.
@@ -109,7 +84,7 @@ class TestOpenLoad:
 
     def test_a_frozen_server_is_charged_with_the_wait_of_every_request_due_meanwhile(self, server, honest):
         server.order(b"freeze 1.0 0.3")
-        columns = honest.drive(open_step(number=1, duration_s=2.5))
+        columns = honest.drive(open_step(number=1, duration_s=2.5)).columns
         latency_s = (columns["done_ns"] - columns["due_ns"]) / 1e9
         assert outcomes(columns) == {"OK"}
         assert 0.8 * 0.3 <= latency_s.max() <= 1.6 * 0.3
@@ -123,7 +98,7 @@ class TestOpenLoad:
     def test_connections_that_the_server_closed_between_steps_are_opened_again(self, server, honest):
         honest.drive(open_step(duration_s=0.2))
         os.kill(server.process.pid, signal.SIGUSR1)
-        assert outcomes(honest.drive(open_step(duration_s=0.2))) == {"OK"}
+        assert outcomes(honest.drive(open_step(duration_s=0.2)).columns) == {"OK"}
 
     def test_a_step_has_its_own_number_of_connections_whatever_came_before(self, server, honest):
         def connections():
@@ -139,7 +114,7 @@ class TestOpenLoad:
     def test_beyond_the_limit_in_flight_slots_are_dropped_and_counted(self, server, tmp_path):
         plan = LoadPlan(in_flight_max=4, arrivals="constant", timeout_s=3.0)
         with generator(server.endpoint, [b"slow 0.2"], None, plan, (), tmp_path) as running:
-            columns = running.drive(open_step(rate_rps=100.0, duration_s=1.0))
+            columns = running.drive(open_step(rate_rps=100.0, duration_s=1.0)).columns
         counts = {name: int((columns["outcome"] == Outcome[name]).sum()) for name in ("OK", "DROPPED")}
         assert counts["OK"] + counts["DROPPED"] == 100 == len(columns["due_ns"])
         # Four at a time of 0.2 s each: at most 4 in every 0.2 s of the second, and the first four in any case.
@@ -156,9 +131,63 @@ class TestOpenLoad:
         assert summary is not None and int(summary[1]) == counts["OK"]
 
 
+class TestSeveralWorkers:
+    def test_they_send_the_plan_of_one_between_them(self, honest, several):
+        one, two = (running.drive(open_step(rate_rps=150.0)) for running in (honest, several))
+        assert two.plan_sha256 == one.plan_sha256
+        assert two.planned == one.planned == len(two.columns["due_ns"])
+        for name in ("due_ns", "payload"):
+            assert np.array_equal(two.columns[name], one.columns[name])
+        assert np.array_equal(two.columns["worker"], np.arange(two.planned) % 2)
+        assert outcomes(two.columns) == {"OK"}
+        assert len(two.health.workers) == 2 and two.health.lost == ()
+
+    def test_they_keep_the_requests_in_flight_between_them(self, several):
+        recording = several.drive(closed_step(in_flight=5, duration_s=1.0))
+        columns = recording.columns
+        assert recording.planned == len(columns["due_ns"])
+        assert np.all(np.diff(columns["due_ns"]) >= 0)
+        assert set(columns["worker"]) == {0, 1}
+        # Little's law: mean number in flight = throughput x mean latency.
+        assert (columns["done_ns"] - columns["sent_ns"]).sum() / 1e9 == pytest.approx(5, rel=0.1)
+
+    def test_one_that_is_lost_is_told_with_the_rows_of_the_others_and_ends_the_next_step(self, server, tmp_path):
+        before = set(generators())
+        plan = LoadPlan(workers=2)
+        with generator(server.endpoint, HONEST, HONEST, plan, (), tmp_path) as running:
+            workers = [process for process in set(generators()) - before if "--worker" in process.cmdline()]
+            assert len(workers) == 2
+            threading.Timer(0.5, workers[0].kill).start()
+            recording = running.drive(open_step(duration_s=1.5))
+            assert recording.planned // 2 <= len(recording.columns["due_ns"]) <= recording.planned // 2 + 1
+            assert len(recording.health.workers) == 1
+            (lost,) = recording.health.lost
+            assert "died in step 0" in lost
+            with pytest.raises(InfrastructureError, match="died in step 0"):
+                running.drive(open_step(number=1, duration_s=0.5))
+        assert set(generators()) == before
+
+
+class TestHealth:
+    def test_the_servers_that_answer_are_named_before_and_after(self, server, honest):
+        server.order(b"name 0.3 second")
+        health = honest.drive(open_step(rate_rps=100.0, duration_s=0.6)).health
+        assert health.servers_before == {"first": 50}
+        assert health.servers_after == {"second": 50}
+        server.order(b"name 0 first")
+
+    def test_a_worker_tells_how_busy_and_how_late_it_was(self, honest):
+        (worker,) = honest.drive(open_step(rate_rps=100.0, duration_s=1.2)).health.workers
+        assert 0 < worker.cpu_share < 1
+        assert worker.started_late_s == 0
+        assert worker.gc_s == 0
+        assert abs(worker.clock_moved_s) < 0.1
+        assert worker.timer == "timerfd"
+
+
 class TestClosedLoad:
     def test_as_many_requests_as_asked_for_are_in_flight_all_the_time(self, honest):
-        columns = honest.drive(closed_step(in_flight=4, duration_s=1.5))
+        columns = honest.drive(closed_step(in_flight=4, duration_s=1.5)).columns
         assert outcomes(columns) == {"OK"}
         latency_ns = columns["done_ns"] - columns["sent_ns"]
         # Little's law: mean number in flight = throughput x mean latency.
@@ -167,9 +196,10 @@ class TestClosedLoad:
         changes = np.concatenate([np.ones(len(latency_ns)), -np.ones(len(latency_ns))])
         assert np.cumsum(changes[np.lexsort((changes, events))]).max() == 4
 
-    def test_requests_start_within_the_step_and_are_due_when_they_start(self, honest):
-        columns = honest.drive(closed_step(number=2, in_flight=3, duration_s=0.5))
-        assert np.array_equal(columns["due_ns"], columns["dispatch_ns"])
+    def test_requests_start_within_the_step_and_are_due_when_one_before_them_ended(self, honest):
+        columns = honest.drive(closed_step(number=2, in_flight=3, duration_s=0.5)).columns
+        assert np.isin(columns["due_ns"][3:], columns["done_ns"]).all()
+        assert np.all(columns["due_ns"] <= columns["dispatch_ns"])
         assert np.all((columns["due_ns"] >= 0) & (columns["due_ns"] < 0.5e9))
         assert np.all(np.diff(columns["due_ns"]) >= 0)
         used = np.bincount(columns["payload"], minlength=len(HONEST))
@@ -208,8 +238,8 @@ def mischief(server, tmp_path_factory):
     expected = [answers.get(body, body) for body in BODIES]
     with generator(server.endpoint, BODIES, expected, plan, (), tmp_path_factory.mktemp("mischief")) as running:
         return {
-            "open": running.drive(open_step(rate_rps=60.0, duration_s=1.2)),
-            "closed": running.drive(closed_step(in_flight=6, duration_s=1.5)),
+            "open": running.drive(open_step(rate_rps=60.0, duration_s=1.2)).columns,
+            "closed": running.drive(closed_step(in_flight=6, duration_s=1.5)).columns,
         }
 
 
@@ -241,7 +271,7 @@ class TestTrouble:
         endpoint = Endpoint(url=f"http://127.0.0.1:{unused_port()}", model="m", startup_s=0.0)
         with generator(endpoint, [b"x"], None, LoadPlan(), (), tmp_path) as running:
             for step in (open_step(duration_s=0.3), closed_step(in_flight=2, duration_s=0.3)):
-                columns = running.drive(step)
+                columns = running.drive(step).columns
                 assert outcomes(columns) == {"CONNECTION"}
                 assert set(columns["sent_ns"]) == {NEVER}
                 # Two lanes that try again every hundredth of a second, not as fast as they can.
@@ -280,24 +310,6 @@ class TestTrouble:
                 return
             time.sleep(0.02)
         raise AssertionError("the generator has outlived its parent by 20 s")
-
-    def test_a_generator_that_does_not_answer_in_time_is_an_infrastructure_error(self, server, tmp_path):
-        before = set(generators())
-        with (
-            pytest.raises(InfrastructureError, match=r"did not answer within 0\.3 s in a long step"),
-            generator(server.endpoint, HONEST, None, LoadPlan(), (), tmp_path) as running,
-        ):
-            np.savez(tmp_path / "plan.npz", due_ns=np.array([20 * 10**9]), payload=np.array([0]))
-            message = {"plan": str(tmp_path / "plan.npz"), "mode": "open", "duration_s": 30.0, "connections": 1}
-            running.ask(message, 0.3, "a long step")
-        assert set(generators()) == before
-
-    def test_a_generator_that_fails_says_why(self, server, tmp_path):
-        with (
-            pytest.raises(InfrastructureError, match=r"failed in a bad step: FileNotFoundError"),
-            generator(server.endpoint, HONEST, None, LoadPlan(), (), tmp_path) as running,
-        ):
-            running.ask({"plan": str(tmp_path / "nowhere.npz")}, 30.0, "a bad step")
 
     def test_a_generator_that_does_not_start_shows_the_end_of_its_log(self, server, tmp_path, monkeypatch):
         broken = tmp_path / "broken.py"

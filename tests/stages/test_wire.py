@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.records.load import NEVER, Outcome
 from harness.stages.load import pack
-from harness.stages.wire import Answer, Connection, Wire
+from harness.stages.wire import Answer, Connection, SignedAnswer, Wire
 
 SIZED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\nhello world"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
@@ -67,8 +67,26 @@ def test_what_is_no_http_is_refused(raw):
         read(raw)
 
 
+@given(cuts=st.sets(st.integers(1, 200), max_size=12))
+def test_a_signed_answer_says_which_server_gave_it_however_it_is_cut(cuts):
+    raw = SIZED.replace(b"\r\n", b"\r\nX-Server-Process: ab12\r\nX-Other: x\r\n", 1)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
+    answer = SignedAnswer()
+    for low, high in itertools.pairwise(edges):
+        answer.read(raw[low:high])
+    assert (answer.complete, answer.server) == (True, "ab12")
+
+
+def test_an_unsigned_answer_names_no_server():
+    answer = SignedAnswer()
+    answer.read(SIZED)
+    assert (answer.complete, answer.server) == (True, "")
+
+
 class Row:
     """One row's traffic, with what it is told."""
+
+    answer = Answer
 
     def __init__(self):
         self.payload, self.sent, self.epoch_ns, self.fault = [0], [NEVER], 0, None
@@ -97,7 +115,7 @@ def wire(listener, tmp_path):
     np.savez(tmp_path / "bodies.npz", **pack("payloads", [b"body"]))
     host, port = listener.getsockname()
     setup = {"host": host, "port": port, "authority": f"{host}:{port}", "path": "/x", "bodies": tmp_path / "bodies.npz"}
-    made = Wire({**setup, "timeout_s": 5.0, "in_flight_max": 4})
+    made = Wire({**setup, "live_path": "/live", "repeated": 1, "worker": 0, "timeout_s": 5.0, "in_flight_max": 4})
     listener.accept()[0].close()  # it has tried the address
     return made
 
