@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from harness.records.arrivals import Poisson
 from harness.records.ledger import StepEntry
-from harness.records.load import NEVER, Outcome, Step
+from harness.records.load import NEVER, GeneratorHealth, Outcome, Step
 from harness.records.run import CellResult, CellState, Run
 from harness.records.scenario import Scenario, cells
 from harness.stages.host import fingerprint
@@ -69,7 +70,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
             columns = made_up(step)
             digest = write_exchanges(folder.exchanges(f"step-{number}"), columns)
-            entry = StepEntry(id=f"step-{number}", cell=served.id, step=step, exchanges_sha256=digest)
+            entry = StepEntry(
+                id=f"step-{number}",
+                cell=served.id,
+                step=step,
+                planned=len(columns["due_ns"]),
+                plan_sha256="0" * 64,
+                exchanges_sha256=digest,
+                generator=GeneratorHealth(workers=()),
+            )
             database.record(served.id, entry)
         database.finish(
             CellResult(id=served.id, label=served.label, kind="serve", state=CellState.DONE, duration_s=1.0)
@@ -79,7 +88,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def made_up(step: Step) -> dict[str, np.ndarray]:
     assert step.rate_rps is not None
-    due = due_ns("poisson", step.rate_rps, step.duration_s, seed=step.number)
+    due = due_ns(Poisson(), step.rate_rps, step.duration_s, seed=step.number)
     rng = np.random.default_rng(step.number)
     sent = due + rng.exponential(5e4, len(due)).astype(np.int64)
     done = sent + rng.lognormal(13.5, 0.8, len(due)).astype(np.int64)

@@ -13,9 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.reduce import reduce_step
+from harness.analysis.validity import judged
 from harness.records.candidate import Artifact, Candidate, Check, Column, Evaluated, Signature, Trial
 from harness.records.ledger import Ledger, StepEntry
-from harness.records.load import EXCHANGE_COLUMNS, NEVER, NO_STATUS, Outcome, Step, StepResult
+from harness.records.load import (
+    EXCHANGE_COLUMNS,
+    NEVER,
+    NO_STATUS,
+    GeneratorHealth,
+    Outcome,
+    Step,
+    StepResult,
+    WorkerHealth,
+)
 from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Run
 from harness.records.scenario import BASELINE, Cell, Metric, Scenario, cells
 
@@ -92,6 +102,21 @@ def open_step(number: int, rate_rps: float, duration_s: float = 6.0, warmup_s: f
 
 def closed_step(number: int, in_flight: int, duration_s: float = 3.0) -> Step:
     return Step(shape="ladder", number=number, mode="closed", in_flight=in_flight, duration_s=duration_s, warmup_s=1.0)
+
+
+def step_entry(step: Step, columns: Exchanges, **changes: object) -> StepEntry:
+    """A step that nothing is to be said against, with the exchanges it left."""
+    health = WorkerHealth(cpu_share=0.3, started_late_s=0.0, gc_s=0.0, clock_moved_s=0.0, timer="timerfd")
+    entry = StepEntry(
+        id="step",
+        cell="cell",
+        step=step,
+        planned=len(columns["due_ns"]),
+        plan_sha256="1" * 64,
+        exchanges_sha256="0" * 64,
+        generator=GeneratorHealth(workers=(health,)),
+    )
+    return entry.model_copy(update=changes)
 
 
 class Story:
@@ -192,9 +217,7 @@ class Story:
         return (score + (high - low) / 3.92 * (noise - noise.mean())).tolist()
 
     def step(self, cell: Cell, step: Step, columns: Exchanges) -> None:
-        entry = StepEntry(
-            id=f"{cell.id}-{step.shape}-{step.number}", cell=cell.id, step=step, exchanges_sha256="0" * 64
-        )
+        entry = step_entry(step, columns, id=f"{cell.id}-{step.shape}-{step.number}", cell=cell.id)
         self.steps.append(entry)
         self.exchanges[entry.id] = columns
 
@@ -258,7 +281,7 @@ class Story:
         )
 
     def reduced(self) -> tuple[StepResult, ...]:
-        return tuple(reduce_step(entry, self.exchanges[entry.id]) for entry in self.steps)
+        return judged(self.ledger(), [reduce_step(entry, self.exchanges[entry.id]) for entry in self.steps])
 
 
 def whole_run() -> Story:

@@ -3,10 +3,11 @@
 In: the ledger and its reduced steps. Out: one `Capacity` per serve cell of the plan, also of those that were never
 loaded, with the reason.
 
-A step has met the objective where p99 of its scheduled latency is known and within the bound, and its share of errors
-is. A step whose sample is too small for a p99 has neither met nor missed it. The rate of a step that met it is the rate
-it offered, which is the same for every cell; what arrived in a window of Poisson arrivals differs from that by chance.
-Only where the generator or the server fell more than 1 % short does the measured throughput stand instead.
+A step has met the objective where p99 of its scheduled latency is known and within the bound, its share of errors is,
+and the server kept up. A step with a doubt, or whose sample is too small for a p99, has neither met nor missed it. The
+rate of a step that met it is the rate it offered, which is the same for every cell; what arrived in a window of Poisson
+arrivals differs from that by chance. Only where the server fell more than 1 % short does the measured throughput stand
+instead.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ class Met(StrEnum):
     YES = "yes"
     NO = "no"
     UNDECIDED = "undecided"
-    """Too few samples for a p99, or none at all."""
+    """There are doubts about it, or no p99."""
 
 
 def met(result: StepResult, objective: Objective) -> Met:
@@ -41,19 +42,20 @@ def met(result: StepResult, objective: Objective) -> Met:
     if result.error_share > objective.error_share:
         return Met.NO
     p99_s = result.scheduled["p99"].value_s
-    if p99_s is None:
+    if result.doubts or p99_s is None:
         return Met.UNDECIDED
+    if result.overloaded is not None:
+        return Met.NO
     return Met.YES if p99_s <= objective.p99_s else Met.NO
 
 
 def offered_rps(result: StepResult) -> float:
     """The rate an open step stands for: what it offered, or its throughput where more than 1 % of that is missing."""
     planned_rps = result.step.rate_rps or 0.0
-    window_s = result.step.duration_s - result.step.warmup_s
+    window_s = result.step.duration_s - result.measured_from_s
     due_rps = result.planned / window_s if window_s > 0 else 0.0
-    if result.throughput_rps >= (1 - SHORTFALL) * due_rps:
-        return planned_rps
-    return min(planned_rps, result.throughput_rps)
+    answered_rps = result.throughput_rps or 0.0
+    return planned_rps if answered_rps >= (1 - SHORTFALL) * due_rps else min(planned_rps, answered_rps)
 
 
 def capacities(ledger: Ledger, results: Sequence[StepResult]) -> tuple[Capacity, ...]:
@@ -119,7 +121,11 @@ def _carried(steps: Sequence[StepResult], objective: Objective | None, not_loade
     missed = [step.step.rate_rps or 0.0 for step, answer in zip(by_rate, answers, strict=True) if answer is Met.NO]
     if Met.YES not in answers:
         if Met.UNDECIDED in answers:
-            return _Carried(_none("No open step had enough samples for a p99, so none can be said to have met it."))
+            undecided = next(step for step, answer in zip(by_rate, answers, strict=True) if answer is Met.UNDECIDED)
+            why = undecided.scheduled["p99"].reason
+            return _Carried(
+                _none(f"No open step can be said to have met the objective: at {undecided.step.label}, {why}.")
+            )
         lowest = format_number(missed[0], Unit.RPS)
         warning = f"No open step met the objective; the lowest rate tried was {lowest}."
         n = sum(step.planned for step in by_rate)
@@ -147,7 +153,11 @@ def _carried(steps: Sequence[StepResult], objective: Objective | None, not_loade
 def _peak(steps: Sequence[StepResult], not_loaded: str | None) -> Estimate:
     if not steps:
         return _none(not_loaded or "No closed step was run.")
-    best = max(steps, key=lambda step: step.throughput_rps)
+    sound = [step for step in steps if not step.doubts]
+    if not sound:
+        doubt = steps[0].doubts[0].text
+        return _none(f"No closed step has figures: with {steps[0].step.label}, {doubt}.")
+    best = max(sound, key=lambda step: step.throughput_rps or 0.0)
     return Estimate(value=best.throughput_rps, unit=Unit.RPS, n=best.succeeded, warnings=best.warnings)
 
 

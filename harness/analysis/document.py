@@ -10,6 +10,7 @@ from harness.analysis import load_tables, tables
 from harness.analysis.findings import Findings
 from harness.analysis.reduce import reduce_step
 from harness.analysis.summary import summary
+from harness.analysis.validity import judged
 from harness.records.finding import Chart, Document, Section, Table
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
@@ -20,7 +21,7 @@ from harness.units import Unit, format_bound
 
 
 def read_steps(folder: RunFolder, ledger: Ledger) -> tuple[StepResult, ...]:
-    """Every recorded step, reduced; only one step's exchanges are in memory at a time.
+    """Every recorded step, reduced and judged; only one step's exchanges are in memory at a time.
 
     Raises IntegrityError where a step's file is missing or not what it was when it was written.
     """
@@ -29,7 +30,7 @@ def read_steps(folder: RunFolder, ledger: Ledger) -> tuple[StepResult, ...]:
         path = folder.exchanges(entry.id)
         refuse_altered(path, entry.exchanges_sha256)
         results.append(reduce_step(entry, read_exchanges(path)))
-    return tuple(results)
+    return judged(ledger, results)
 
 
 def document(found: Findings) -> Document:
@@ -126,6 +127,9 @@ def _warnings(found: Findings) -> Iterator[str]:
     if cell is not None and cell.rate.value is not None:
         for warning in cell.rate.warnings:
             yield f"{found.label(cell.cell)}: {warning}"
+    invalid = sum(bool(result.doubts) for result in found.results)
+    if invalid:
+        yield f"{invalid} of {len(found.results)} steps have no figures; the tables of steps say why, and what to do."
     warned = sum(bool(result.warnings) for result in found.results)
     if warned:
         yield f"{warned} of {len(found.results)} steps carry a warning of their own; the tables of steps print them."

@@ -17,10 +17,7 @@ from harness.records.finding import Answer, Capacity, Ranking, Verdict
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
 from harness.records.run import CellResult
-from harness.records.scenario import Cell, Metric
-
-ROOFLINE = "null"
-"""The target whose figures are those of the load generator."""
+from harness.records.scenario import ROOFLINE, Cell, Metric
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from harness.analysis.capacity import met
 from harness.analysis.findings import Findings
 from harness.records.finding import Capacity, Estimate, Field, Table, Values
 from harness.records.load import StepResult
-from harness.units import Unit
+from harness.units import Unit, format_number
 
 
 def capacity(found: Findings) -> Table:
@@ -49,10 +49,12 @@ def open_steps(found: Findings) -> Table:
             Field("requests", "requests", Unit.COUNT),
             Field("error_share", "errors", Unit.SHARE),
             Field("met", "met"),
+            Field("verdict", "verdict"),
             Field("p50_s", "p50", Unit.SECONDS),
             Field("p99_s", "p99", Unit.SECONDS),
             Field("p99_low_s", "95 % from", Unit.SECONDS),
             Field("p99_high_s", "to", Unit.SECONDS),
+            Field("p99_certified_s", "certified", Unit.SECONDS),
             Field("p999_s", "p99.9", Unit.SECONDS),
             Field("lag_p99_s", "lag p99", Unit.SECONDS),
             Field("remarks", "remarks"),
@@ -68,10 +70,12 @@ def open_steps(found: Findings) -> Table:
                 result.planned,
                 result.error_share,
                 met(result, objective).value if objective else None,
+                verdict(result),
                 result.scheduled["p50"].value_s,
                 result.scheduled["p99"].value_s,
                 result.scheduled["p99"].low_s,
                 result.scheduled["p99"].high_s,
+                result.scheduled["p99"].certified_s,
                 result.scheduled["p99.9"].value_s,
                 result.lag_p99_s,
                 _remarks(result),
@@ -82,9 +86,11 @@ def open_steps(found: Findings) -> Table:
             for cell in found.cells
             for result in found.steps_of(cell, "open")
         ),
-        note="Latencies count from the moment a request was due, over successes. An empty latency had too few samples; "
-        "an interval without an end could not be bounded there. "
-        "Met: whether the step met the objective.",
+        note="Latencies count from the moment a request was due, over successes. An empty latency is not to be "
+        "had: the verdict or the sample does not allow it. An interval without an end could not be bounded there. "
+        "Certified: what p99 does not pass with 99 % confidence, by MLPerf's rule for independent requests. "
+        "Met: whether the step met the objective. Overloaded: the server fell behind, and its latencies would be worse "
+        "the longer the step lasted.",
     )
 
 
@@ -100,6 +106,7 @@ def closed_steps(found: Findings) -> Table:
             Field("throughput_rps", "answered", Unit.RPS),
             Field("requests", "requests", Unit.COUNT),
             Field("error_share", "errors", Unit.SHARE),
+            Field("verdict", "verdict"),
             Field("service_p50_s", "service p50", Unit.SECONDS),
             Field("service_p99_s", "service p99", Unit.SECONDS),
             Field("remarks", "remarks"),
@@ -112,6 +119,7 @@ def closed_steps(found: Findings) -> Table:
                 result.throughput_rps,
                 result.planned,
                 result.error_share,
+                verdict(result),
                 result.service["p50"].value_s,
                 result.service["p99"].value_s,
                 _remarks(result),
@@ -142,6 +150,15 @@ def curve(found: Findings, steps: list[StepResult]) -> Table:
     )
 
 
+def verdict(result: StepResult) -> str:
+    """In a word each: whether the step's figures are to be believed, and what not to believe them for."""
+    told = "overloaded" if result.overloaded is not None else "valid"
+    if result.doubts:
+        reasons = ", ".join(doubt.reason.value.replace("_", " ") for doubt in result.doubts)
+        told = f"{told}, invalid: {reasons}" if result.overloaded is not None else f"invalid: {reasons}"
+    return told
+
+
 def remark(estimate: Estimate) -> str:
     """What a reader must know of a figure: why it is missing, and its warnings."""
     return " ".join(part for part in (estimate.reason, *estimate.warnings) if part)
@@ -168,4 +185,10 @@ def _capacity_row(found: Findings, one: Capacity) -> Values:
 
 def _remarks(result: StepResult) -> str:
     failed = ", ".join(f"{kind} {count:,}" for kind, count in result.failed.items())
-    return " ".join([*([f"Failed: {failed}."] if failed else []), *result.warnings])
+    told = [f"Failed: {failed}."] if failed else []
+    told += [f"{doubt.text[:1].upper()}{doubt.text[1:]}. {doubt.advice}" for doubt in result.doubts]
+    if result.overloaded is not None:
+        told.append(f"{result.overloaded[:1].upper()}{result.overloaded[1:]}.")
+    if not result.doubts and result.measured_from_s > result.step.warmup_s:
+        told.append(f"Steady, and measured, only from {format_number(result.measured_from_s, Unit.SECONDS)} on.")
+    return " ".join([*told, *result.warnings])

@@ -27,7 +27,7 @@ def open_load(found: Findings) -> Lines | None:
         steps = [step for step in found.steps_of(cell, "open") if step.scheduled["p99"].value_s is not None]
         if not steps:
             continue
-        x = tuple(step.throughput_rps for step in steps)
+        x = tuple(step.throughput_rps or 0.0 for step in steps)
         p99 = [step.scheduled["p99"] for step in steps]
         missed = tuple(objective is not None and met(step, objective) is not Met.YES for step in steps)
         lines.append(
@@ -52,7 +52,8 @@ def open_load(found: Findings) -> Lines | None:
         key="open_load",
         title=_open_title(found),
         description="Scheduled latency against the rate of answers, a line per served cell: p99 with its 95 % interval "
-        f"thick, p50 thin and dotted. Hollow markers are steps that did not meet the objective.{_more(more)}",
+        "thick, p50 thin and dotted. Hollow markers are steps that did not meet the objective; steps without figures "
+        f"are not drawn.{_more(more)}",
         x=Axis("successful answers per second (open load)", Unit.RPS, log=True),
         y=_SCHEDULED,
         lines=tuple(lines),
@@ -63,14 +64,17 @@ def open_load(found: Findings) -> Lines | None:
 def closed_load(found: Findings) -> Lines | None:
     """Throughput against requests in flight; None without a closed step."""
     cells, more = _shown_cells(found, "closed")
-    lines = []
+    lines, drawn = [], []
     for style, cell in enumerate(cells):
-        steps = found.steps_of(cell, "closed")
+        steps = [step for step in found.steps_of(cell, "closed") if step.throughput_rps]
+        if not steps:
+            continue
+        drawn.append(cell)
         lines.append(
             Line(
                 label=found.label(cell),
                 x=tuple(float(step.step.in_flight or 1) for step in steps),
-                y=tuple(step.throughput_rps for step in steps),
+                y=tuple(step.throughput_rps or 0.0 for step in steps),
                 style=style,
             )
         )
@@ -78,7 +82,7 @@ def closed_load(found: Findings) -> Lines | None:
         return None
     # What a bare target reaches says something of the generator, and nothing of any candidate.
     ours = {cell.id for cell in found.ledger.plan if cell.candidate is not None}
-    of_candidates = [line for line, cell in zip(lines, cells, strict=True) if cell in ours]
+    of_candidates = [line for line, cell in zip(lines, drawn, strict=True) if cell in ours]
     top = max(of_candidates or lines, key=lambda line: max(line.y))
     peak, at = max(zip(top.y, top.x, strict=True))
     return Lines(

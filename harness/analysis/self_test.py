@@ -48,13 +48,13 @@ def _ruined(
         case "capacity_rps" if high:
             return ledger, [_offered(result, _FAR) for result in results]
         case "error_share":
-            return ledger, [result.model_copy(update={"error_share": float(high)}) for result in results]
+            return ledger, [_believed(result, error_share=float(high)) for result in results]
         case _:
             # What is slow beyond any objective has no capacity either.
             slow = high or measure == "capacity_rps"
             p99 = Latency(value_s=_FAR if slow else 0.0)
             return ledger, [
-                result.model_copy(update={"scheduled": {**result.scheduled, "p99": p99}}) for result in results
+                _believed(result, scheduled={**result.scheduled, "p99": p99}, throughput_rps=_FAR) for result in results
             ]
 
 
@@ -66,4 +66,9 @@ def _offered(result: StepResult, rate_rps: float) -> StepResult:
     """The step as if it had carried that rate, with nothing slow or wrong about it."""
     step = result.step.model_copy(update={"rate_rps": rate_rps}) if result.step.mode == "open" else result.step
     quick = {**result.scheduled, "p99": Latency(value_s=0.0)}
-    return result.model_copy(update={"step": step, "scheduled": quick, "error_share": 0.0, "throughput_rps": rate_rps})
+    return _believed(result, step=step, scheduled=quick, error_share=0.0, throughput_rps=rate_rps)
+
+
+def _believed(result: StepResult, **changes: object) -> StepResult:
+    """The step with other figures and nothing to be said against them: a gate that abstains has not failed."""
+    return result.model_copy(update={"doubts": (), "overloaded": None, **changes})

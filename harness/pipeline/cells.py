@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.analysis.ranking import failed_checks
 from harness.analysis.reduce import reduce_step, rung
@@ -34,12 +35,14 @@ from harness.space.preprocess import to_batch
 from harness.space.score import default_metric, predict, refuse_unfit
 from harness.stages.data import Table
 from harness.stages.export import exported, loaded
-from harness.stages.load import Generator, generator
+from harness.stages.load import Generator, Recording, generator
 from harness.stages.micro import BATCH_ROWS, micro_benchmarks
+from harness.stages.schedule import audit_step
 from harness.stages.search import SearchFleet, best, fit_candidate, search
 from harness.stages.validate import (
     Connection,
     computed,
+    new_bodies,
     parity_check,
     quality_checks,
     reload_check,
@@ -80,6 +83,8 @@ class Work:
     scenario: Scenario
     host: Host
     table: Table
+    trace_s: NDArray[np.float64] | None
+    """Recorded times, shape (n,), where the arrivals of the load are a trace."""
     clock: Clock
     tell: Callable[[str], None]
     """Says what is going on inside the present cell."""
@@ -186,7 +191,9 @@ def serve_cell(work: Work, cell: Cell) -> Told:
                 expected = [connection.infer(payload) for payload in payloads]
         with _blamed_on(Cause.GENERATOR, work):
             plan, folder = work.scenario.load, work.folder.logs / "load" / cell.id
-            load = stack.enter_context(generator(endpoint, payloads, expected, plan, work.host.generator_cores, folder))
+            cores, trace_s = work.host.generator_cores, work.trace_s
+            new = new_bodies(batch, work.table.signature, plan.rows, payloads, plan.seed) if candidate else []
+            load = stack.enter_context(generator(endpoint, payloads, expected, plan, cores, folder, trace_s, new))
         _drive(work, cell, load, refuse_dead)
     return Told(startup_s=endpoint.startup_s, notes=endpoint.notes)
 
@@ -220,19 +227,34 @@ def holdout_batch(table: Table) -> Batch:
 def _drive(work: Work, cell: Cell, load: Generator, refuse_dead: Callable[[], None]) -> None:
     """Walk the shapes of load, a step at a time, keeping each before the next that the server has outlived."""
 
+    def keep(step: Step, recording: Recording, new_from: int | None = None) -> StepEntry:
+        refuse_dead()
+        step_id = f"{cell.id}-{step.number:02d}"
+        entry = StepEntry(
+            id=step_id,
+            cell=cell.id,
+            step=step,
+            planned=recording.planned,
+            new_from=new_from,
+            plan_sha256=recording.plan_sha256,
+            exchanges_sha256=write_exchanges(work.folder.exchanges(step_id), recording.columns),
+            generator=recording.health,
+        )
+        work.database.record(cell.id, entry)
+        return entry
+
     def drive(step: Step) -> Rung:
         work.tell(f"{step.shape}: {step.label}")
         with _blamed_on(Cause.GENERATOR, work):
-            columns = load.drive(step)
-        refuse_dead()
-        step_id = f"{cell.id}-{step.number:02d}"
-        digest = write_exchanges(work.folder.exchanges(step_id), columns)
-        entry = StepEntry(id=step_id, cell=cell.id, step=step, exchanges_sha256=digest)
-        work.database.record(cell.id, entry)
-        return rung(reduce_step(entry, columns))
+            recording = load.drive(step)
+        return rung(reduce_step(keep(step, recording), recording.columns))
 
-    for _ in steps(work.scenario.load, drive):
-        pass
+    number = sum(1 for _ in steps(work.scenario.load, drive))
+    work.tell("asking whether it remembers answers")
+    with _blamed_on(Cause.GENERATOR, work):
+        audit = load.audit(number)
+    if audit is not None:
+        keep(audit_step(number), audit, load.payloads)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 import harness
 from harness.clock import Clock
 from harness.errors import IntegrityError, UsageError
@@ -27,7 +30,7 @@ from harness.pipeline.cells import (
 from harness.pipeline.plan import Plan, resolved
 from harness.pipeline.report import write_report
 from harness.ports import Problem
-from harness.process import refuse_taken
+from harness.process import allow_open_files, refuse_taken
 from harness.ray_session import ray_session
 from harness.records.finding import Document
 from harness.records.ledger import Ledger
@@ -37,10 +40,14 @@ from harness.space.families import families_for
 from harness.stages.data import Table, load_table
 from harness.stages.fleet import RayFleet
 from harness.stages.host import fingerprint
+from harness.stages.trace import trace_of
 from harness.store.database import Database
 from harness.store.files import write_atomically
 from harness.store.runs import RunFolder, disk_failures, find_run, locked, new_run
 from harness.store.scenarios import kept_scenario, read_scenario, scenario_name
+
+SPARE_FILES = 256
+"""Files that a process has open beside its connections: libraries, logs, the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +77,12 @@ def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, aro
     scenario, text = read_scenario(scenario_file, overrides)
     plan = resolved(scenario, str(scenario_file))
     table = load_table(scenario.data, scenario_file.parent)
+    trace_s = trace_of(scenario.load.arrivals, scenario_file.parent)
     metric_of(scenario, table)
     families_for(table.signature.task, scenario.search.families)
     name = scenario_name(scenario_file)
     with locked(around.results), disk_failures():
-        _refuse_taken_ports(plan.cells)
+        _prepare_machine(plan, plan.cells)
         started_utc = around.clock.utc_label()
         run = Run(
             id=run_id or f"{re.sub('[-:]', '', started_utc)}-{name}"[:100],
@@ -82,6 +90,7 @@ def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, aro
             data_folder=str(scenario_file.parent.resolve()),
             scenario_sha256=hashlib.sha256(text.encode()).hexdigest(),
             data_sha256=table.sha256,
+            trace_sha256=_digest(trace_s),
             harness_version=harness.__version__,
             started_utc=started_utc,
         )
@@ -93,7 +102,7 @@ def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, aro
         folder = new_run(around.results, run.id, fill)
         around.began(folder)
         with Database.open(folder.database) as database:
-            return _worked_off(folder, database, plan, table, around)
+            return _worked_off(folder, database, plan, table, trace_s, around)
 
 
 def resume(run_id: str, around: Surroundings) -> Finished:
@@ -108,9 +117,16 @@ def resume(run_id: str, around: Surroundings) -> Finished:
             ledger = database.ledger()
             plan = resolved(kept_scenario(folder.scenario, ledger.run.scenario_sha256), str(folder.scenario))
             table = load_table(plan.scenario.data, Path(ledger.run.data_folder))
-            _refuse_another(folder, ledger, plan, table)
-            _refuse_taken_ports(_left(plan, ledger))
-            return _worked_off(folder, database, plan, table, around)
+            trace_s = trace_of(plan.scenario.load.arrivals, Path(ledger.run.data_folder))
+            _refuse_another(folder, ledger, plan, table, trace_s)
+            _prepare_machine(plan, _left(plan, ledger))
+            return _worked_off(folder, database, plan, table, trace_s, around)
+
+
+def _prepare_machine(plan: Plan, cells: Iterable[Cell]) -> None:
+    """Whatever a run needs of the machine and can be had, or refused, before it begins."""
+    allow_open_files(plan.scenario.load.in_flight_max + SPARE_FILES)
+    _refuse_taken_ports(cells)
 
 
 def _refuse_taken_ports(cells: Iterable[Cell]) -> None:
@@ -121,10 +137,21 @@ def _refuse_taken_ports(cells: Iterable[Cell]) -> None:
             raise UsageError(f"The target {target}: {error}") from None
 
 
-def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, table: Table) -> None:
+def _digest(trace_s: NDArray[np.float64] | None) -> str | None:
+    return None if trace_s is None else hashlib.sha256(trace_s.tobytes()).hexdigest()
+
+
+def _refuse_another(
+    folder: RunFolder, ledger: Ledger, plan: Plan, table: Table, trace_s: NDArray[np.float64] | None
+) -> None:
     if table.sha256 != ledger.run.data_sha256:
         raise IntegrityError(
             f"The table {plan.scenario.data.source} is not the one that the run {folder.id} began with. "
+            "Bring that one back, or start a new run."
+        )
+    if _digest(trace_s) != ledger.run.trace_sha256:
+        raise IntegrityError(
+            f"The trace in {plan.scenario.load.arrivals} is not the one that the run {folder.id} began with. "
             "Bring that one back, or start a new run."
         )
     if harness.__version__ != ledger.run.harness_version or plan.cells != ledger.plan:
@@ -139,7 +166,14 @@ def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, table: Table)
         )
 
 
-def _worked_off(folder: RunFolder, database: Database, plan: Plan, table: Table, around: Surroundings) -> Finished:
+def _worked_off(
+    folder: RunFolder,
+    database: Database,
+    plan: Plan,
+    table: Table,
+    trace_s: NDArray[np.float64] | None,
+    around: Surroundings,
+) -> Finished:
     ledger = database.ledger()
     left = _left(plan, ledger)
     if left:  # or a run that was finished, resumed and killed would go on saying that it is finished
@@ -153,6 +187,7 @@ def _worked_off(folder: RunFolder, database: Database, plan: Plan, table: Table,
             scenario=plan.scenario,
             host=ledger.host,
             table=table,
+            trace_s=trace_s,
             clock=around.clock,
             tell=teller.of(cell),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.records.candidate import Candidate, Check, Trial
 from harness.records.frozen import Frozen
-from harness.records.load import Step
+from harness.records.load import GeneratorHealth, Step
 from harness.records.run import INFRASTRUCTURE, CellResult, Host, MicroResult, Run
 from harness.records.scenario import Cell, Scenario
 
@@ -19,7 +19,14 @@ class StepEntry(Frozen):
     id: str
     cell: str
     step: Step
+    planned: int
+    """Exchanges that there must be: those of an open step's plan, those that a closed step says it sent."""
+    new_from: int | None = None
+    """Of an audit: the payloads from this one on had not been sent before."""
+    plan_sha256: str
+    """Digest of what was to be sent when: the same for two candidates under the same load."""
     exchanges_sha256: str
+    generator: GeneratorHealth
 
 
 @dataclass(frozen=True, slots=True)

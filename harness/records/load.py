@@ -1,17 +1,24 @@
 """Load: the step that is asked for, the exchange that came of each planned request, and what a step measured.
 
 In: nothing. Out: `Step` (asked), `Outcome` and `EXCHANGE_COLUMNS` (the columns of `exchanges/<step id>.parquet`),
-`Rung` (what a shape sees of a finished step) and `StepResult` (what reports read).
+`GeneratorHealth` (how the generator fared meanwhile), `Rung` (what a shape sees of a finished step), `StepResult`
+(what reports read) and `Doubt` (why it has no figures).
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Literal
+
+from pydantic import Field
 
 from harness.records.frozen import Frozen
 
 NEVER = -1
 """In an exchange's time columns: it did not happen."""
+
+AUDIT = "audit"
+"""The shape of the step that asks whether answers are remembered: it takes turns between requests that were sent before
+and some that never were. Nothing else is measured in it."""
 
 NO_STATUS = 0
 """In an exchange's status column: no HTTP answer arrived."""
@@ -41,7 +48,7 @@ EXCHANGE_COLUMNS: dict[str, str] = {
     "worker": "int16",
 }
 """One row per planned request. Times count from the step's epoch, `NEVER` where they did not happen. Scheduled latency
-is done - due, service latency done - sent, lag sent - due."""
+is done - due, service latency done - sent, lag sent - due. In closed load a request is due when one before it ended."""
 
 
 class Step(Frozen):
@@ -65,6 +72,33 @@ class Step(Frozen):
         return f"{self.rate_rps:,.0f} req/s" if self.rate_rps is not None else f"{self.in_flight} in flight"
 
 
+class WorkerHealth(Frozen):
+    """What one process of the load generator saw of itself during a step."""
+
+    cpu_share: float
+    """Of one core: the highest over half a second, for a step that long; else the mean."""
+    started_late_s: float
+    """How long after the epoch it was told of it; 0 where before."""
+    gc_s: float
+    """Time in the garbage collector."""
+    clock_moved_s: float
+    """How much further the wall clock went than the monotonic one."""
+    timer: Literal["timerfd", "event loop"]
+    """What it waits with; the event loop's timers are good to a millisecond only."""
+
+
+class GeneratorHealth(Frozen):
+    """What is known of a step beside its exchanges, for judging whether these can be believed."""
+
+    workers: tuple[WorkerHealth, ...]
+    """Of the processes that came to the end of the step."""
+    lost: tuple[str, ...] = ()
+    """Of every other process, what became of it."""
+    servers_before: dict[str, int] = Field(default={})
+    """How many of the connections led to which server process before the step; empty where servers do not say."""
+    servers_after: dict[str, int] = Field(default={})
+
+
 @dataclass(frozen=True, slots=True)
 class Rung:
     """What a load shape is told of a finished step."""
@@ -78,13 +112,97 @@ class Rung:
     """Share of planned requests that did not end in success."""
 
 
+class Reason(StrEnum):
+    """Why a step's figures are not to be believed."""
+
+    ROWS_MISSING = "rows_missing"
+    WORKER_LOST = "worker_lost"
+    STARTED_LATE = "started_late"
+    CLOCK_MOVED = "clock_moved"
+    GARBAGE_COLLECTED = "garbage_collected"
+    GENERATOR_BUSY = "generator_busy"
+    GENERATOR_LATE = "generator_late"
+    RATE_OFF = "rate_off"
+    GAPS_OFF = "gaps_off"
+    LITTLES_LAW = "littles_law"
+    NEAR_ROOFLINE = "near_roofline"
+    GENERATOR_LIMITED = "generator_limited"
+    POOL_TOO_SMALL = "pool_too_small"
+    SERVERS_CHANGED = "servers_changed"
+    ANSWERS_CACHED = "answers_cached"
+    ERRORS = "errors"
+    NOT_STEADY = "not_steady"
+    FEW_SAMPLES = "few_samples"
+
+
+ADVICE: dict[Reason, str] = {
+    Reason.ROWS_MISSING: "Look into the generator's log, and run the step again.",
+    Reason.WORKER_LOST: "Look into its log: a killed one says nothing, which on Linux is often the memory's end.",
+    Reason.STARTED_LATE: "Give the generator cores of its own, and run nothing beside it.",
+    Reason.CLOCK_MOVED: "Wait until the machine's clock has been set, and run again.",
+    Reason.GARBAGE_COLLECTED: "Something in the generator's process collects garbage: take it out.",
+    Reason.GENERATOR_BUSY: "Raise load.workers where there are cores for them, or lower the rate.",
+    Reason.GENERATOR_LATE: "Give the generator cores of its own, raise load.workers, or lower the rate.",
+    Reason.RATE_OFF: "Raise load.workers where there are cores for them, or lower the rate.",
+    Reason.GAPS_OFF: "Give the generator cores of its own, and run nothing beside it.",
+    Reason.LITTLES_LAW: "Raise load.workers where there are cores for them, or lower the number in flight.",
+    Reason.NEAR_ROOFLINE: "Raise load.workers where there are cores for them, or lower the rate.",
+    Reason.GENERATOR_LIMITED: "Raise load.workers where there are cores for them, or lower the rate.",
+    Reason.POOL_TOO_SMALL: "Raise load.in_flight_max: it held back requests that the server had room for.",
+    Reason.SERVERS_CHANGED: "Keep the number of servers fixed, and see in their log why one was restarted.",
+    Reason.ANSWERS_CACHED: "Switch the cache off, or have requests that do not repeat.",
+    Reason.ERRORS: "See in the server's log why it fails; a fast error is no fast answer.",
+    Reason.NOT_STEADY: "Make the step longer, or its warm-up; where it never settles, the rate is too near the peak.",
+    Reason.FEW_SAMPLES: "Make the step longer.",
+}
+"""What to do about each."""
+
+
+class Doubt(Frozen):
+    """One reason not to believe a step, with what was seen."""
+
+    reason: Reason
+    text: str
+
+    @property
+    def advice(self) -> str:
+        """What to do about it."""
+        return ADVICE[self.reason]
+
+
+class Observed(Frozen):
+    """What was seen of a step beside its figures; a verdict is drawn from it. None: nothing to compare."""
+
+    missing: int
+    """Rows that should be there and are not."""
+    rate_off: float | None
+    """Of an open step: requests sent inside the window over those due and not dropped, minus 1."""
+    gap_distance: float | None
+    """Of an open step: largest difference between the distributions of the planned and the delivered gaps."""
+    gap_bound: float | None
+    """What chance makes of that distance in one of a thousand steps."""
+    little_off: float | None
+    """Of a closed step: throughput times mean latency from the due time over the number in flight, minus 1."""
+    drifting: bool
+    """The latency is never steady, and there are enough samples to tell."""
+    backlog_growth: float
+    """Of an open step: by what share of its rate the number in flight grew throughout; 0 where it did not."""
+    remembered: float | None
+    """Of an audit: median service latency of new requests over that of repeated ones; None: not apart, or no audit."""
+    slowdown: float | None
+    """Where requests were dropped: the median service latency over that of the first few, with nobody before them."""
+
+
 class Latency(Frozen):
     """One percentile of a latency, exact from the raw exchanges, with the interval it can stand behind."""
 
     value_s: float | None
     low_s: float | None = None
     high_s: float | None = None
-    """95 % interval from order statistics; an end is None where the sample is too small to have one."""
+    """95 % interval; an end is None where the sample cannot bound it."""
+    certified_s: float | None = None
+    """With 99 % confidence the percentile is no more than this, by MLPerf's early-stopping rule, which takes requests
+    for independent; None where the sample is too small for it."""
     reason: str | None = None
     """Why `value_s` is None."""
 
@@ -100,7 +218,8 @@ class StepResult(Frozen):
     succeeded: int
     failed: dict[str, int]
     """Count per outcome other than OK, by its lower-case name."""
-    throughput_rps: float
+    throughput_rps: float | None
+    """None where there are doubts."""
     error_share: float
     scheduled: dict[str, Latency]
     """p50, p90, p99, p99.9 of done - due over successes."""
@@ -108,6 +227,14 @@ class StepResult(Frozen):
     """The same of done - sent."""
     lag_p99_s: float | None
     """p99 of sent - due: how late the generator was."""
+    measured_from_s: float
+    """Where the warm-up ended: where the step says so, or later where the latency was steady only then."""
+    observed: Observed
+    doubts: tuple[Doubt, ...] = ()
+    """With any, the step has no figures."""
+    overloaded: str | None = None
+    """What shows that the server could not keep up with the rate. A result and no doubt: the step has its figures, but
+    they would be worse the longer it lasted."""
     curve: tuple[tuple[float, float], ...] = ()
     """The distribution of the scheduled latency, thinned for drawing: (share, seconds), up to the last share that the
     sample supports."""

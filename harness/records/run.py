@@ -91,6 +91,8 @@ class Run(Frozen):
     scenario_sha256: str
     data_sha256: str
     """Digest of the table's content, its columns and the split."""
+    trace_sha256: str | None = None
+    """Digest of the recorded times that the load repeats, where it does."""
     harness_version: str
     started_utc: str
     finished_utc: str | None = None

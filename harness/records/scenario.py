@@ -9,20 +9,30 @@ import json
 from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
+from harness.records.arrivals import parse_arrivals
 from harness.records.frozen import Frozen
 from harness.records.rows import ROWS_LIMIT
 
 BASELINE = "baseline"
 """The origin of the plain model (logistic or ridge) that every search is compared with."""
 
+ROOFLINE = "null"
+"""The target that computes nothing: what is measured there is the load generator."""
+
+
+def _written_law(text: str) -> str:
+    parse_arrivals(text)
+    return text
+
+
 Scalar = bool | int | float | str
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Processes = Annotated[int, Field(ge=1, le=256)]
-Arrivals = Literal["poisson", "constant"]
+ArrivalsText = Annotated[str, AfterValidator(_written_law)]
 Task = Literal["binary", "multiclass", "regression"]
 Metric = Literal["roc_auc", "accuracy", "log_loss", "r2", "rmse"]
 Measure = Literal["score", "capacity_rps", "served_p99_s", "error_share"]
@@ -121,14 +131,23 @@ class LoadPlan(Frozen):
         description="How load moves, in this order; see `harness list shapes`.",
         min_length=1,
     )
-    arrivals: Arrivals = Field(default="poisson", description="How the open steps space their requests.")
+    arrivals: ArrivalsText = Field(
+        default="poisson",
+        description="How the open steps space their requests: `poisson`, `constant`, `gamma:BURSTINESS` (variance of "
+        "the gaps over their squared mean; 1 is Poisson), `ramp:START` (Poisson, from START times the step's rate to "
+        "2 - START times), or `trace:FILE` (a CSV file of timestamps, relative to the scenario file, stretched to the "
+        "step's rate).",
+    )
     rows: Annotated[int, Field(ge=1, le=ROWS_LIMIT)] = Field(
         default=1,
         description=f"Rows per request, at most {ROWS_LIMIT:,}; a holdout of fewer rows is repeated to fill one.",
     )
+    workers: Processes = Field(
+        default=1, description="Processes that send the load, each its share of every step; more than cores do harm."
+    )
     timeout_s: PositiveFloat = Field(default=5.0, description="A request without an answer by then has failed.")
     in_flight_max: PositiveInt = Field(
-        default=256, description="Most requests in flight in an open step; beyond it a slot is dropped and counted."
+        default=1024, description="Most requests in flight in an open step; beyond it a slot is dropped and counted."
     )
     seed: Seed = Field(default=11, description="Seed of the send times and of the order of the rows.")
     parameters: dict[Name, dict[str, Scalar]] = Field(

@@ -56,6 +56,9 @@ PAYLOADS_BYTES = 64 * 2**20
 """Most bytes of all of them; one is sent whatever its size. The run and its generator hold each several times over, and
 a thousand requests of thousands of rows would leave the machine no memory for what it measures."""
 
+NEW_PAYLOADS = 200
+"""Requests that are kept for asking whether a server remembers its answers."""
+
 _REQUEST_TIMEOUT_S = 30.0
 _PROCESS_TIMEOUT_S = 120.0
 """Of a fresh process: for its start and ten requests, and as much again for each ten more."""
@@ -187,6 +190,27 @@ def request_bodies(batch: Batch, signature: Signature, rows: int) -> list[bytes]
             break
         bodies.append(body)
     return bodies
+
+
+def new_bodies(batch: Batch, signature: Signature, rows: int, sent: Sequence[bytes], seed: int) -> list[bytes]:
+    """`NEW_PAYLOADS` requests of rows that no one has sent: each column's values, drawn on their own from a batch.
+
+    None at all where the columns have too few values to make so many that differ from those `sent`.
+    """
+    random = np.random.default_rng(seed)
+    known, found = set(sent), []
+    for _ in range(2 * NEW_PAYLOADS):
+        numbers, texts = (
+            random.integers(0, len(batch), (rows, part.shape[1])) for part in (batch.numbers, batch.texts)
+        )
+        mixed = Batch(
+            np.take_along_axis(batch.numbers, numbers, axis=0), np.take_along_axis(batch.texts, texts, axis=0)
+        )
+        body = encode_request(mixed, signature)
+        if body not in known:
+            known.add(body)
+            found.append(body)
+    return found[:NEW_PAYLOADS] if len(found) >= NEW_PAYLOADS else []
 
 
 class Connection:

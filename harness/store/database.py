@@ -20,7 +20,7 @@ from harness.records.run import CellResult, CellState, Host, MicroResult, Run
 from harness.records.scenario import Cell, Scenario
 from harness.store.connections import closed, reading, told, writing
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE run (record TEXT NOT NULL, sha256 TEXT NOT NULL);

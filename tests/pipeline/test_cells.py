@@ -60,6 +60,7 @@ def work(tmp_path: Path):
             scenario=SCENARIO,
             host=host,
             table=load_table(SCENARIO.data, tmp_path),
+            trace_s=None,
             clock=SystemClock(),
             tell=lambda words: None,
         )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from harness.stats.quantile import quantiles, rank_interval, sample_floor
+from harness.stats.quantile import certified_rank, quantiles, rank_interval, sample_floor
 
 SHARES = (0.5, 0.9, 0.99, 0.999)
 
@@ -135,3 +135,26 @@ def test_the_same_samples_give_the_same_interval_in_any_order() -> None:
 def test_samples_and_times_must_match() -> None:
     with pytest.raises(ValueError, match="400 samples but 3 times"):
         quantiles(np.arange(400), (0.99,), times=np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("share", "floor"),
+    [(0.5, 11), (0.75, 24), (0.8, 31), (0.9, 64), (0.95, 130), (0.97, 219), (0.99, 662), (0.999, 6636)],
+)
+def test_the_certified_bound_begins_where_mlperf_lets_it(share: float, floor: int) -> None:
+    """The floors that MLCommons publishes for its early stopping."""
+    assert certified_rank(floor - 1, share) is None
+    assert certified_rank(floor, share) == floor
+
+
+def test_the_certified_p99_of_ten_thousand_is_the_77th_largest() -> None:
+    assert certified_rank(10_000, 0.99) == 10_000 - 77 + 1
+    (found,) = quantiles(np.arange(10_000), [0.99])
+    assert found.certified == 10_000 - 77
+
+
+def test_the_certified_bound_holds_in_99_of_100_samples() -> None:
+    rng = np.random.default_rng(8)
+    truth = -np.log(0.01)
+    held = sum(float(quantiles(rng.exponential(size=2000), [0.99])[0].certified or 0) >= truth for _ in range(2000))
+    assert held >= 1980 - 15  # three standard deviations below 99 %

@@ -11,7 +11,7 @@ import pytest
 from harness.errors import HarnessError, InfrastructureError, IntegrityError, UsageError
 from harness.records.candidate import Check, Evaluated, Trial
 from harness.records.ledger import StepEntry
-from harness.records.load import Step
+from harness.records.load import GeneratorHealth, Step, WorkerHealth
 from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Run
 from harness.records.scenario import Cell, Scenario, cells
 from harness.store.database import Database, started_utc
@@ -73,7 +73,21 @@ def test_everything_recorded_is_read_back(tmp_path: Path) -> None:
     records = {
         "trials": trial(0),
         "checks": Check(candidate="baseline", name="holdout_score", passed=True, value=0.1 + 0.2, detail="fine"),
-        "steps": StepEntry(id="one", cell=served.id, step=step, exchanges_sha256="2" * 64),
+        "steps": StepEntry(
+            id="one",
+            cell=served.id,
+            step=step,
+            planned=3,
+            plan_sha256="1" * 64,
+            exchanges_sha256="2" * 64,
+            generator=GeneratorHealth(
+                workers=(
+                    WorkerHealth(cpu_share=0.5, started_late_s=0.0, gc_s=0.1, clock_moved_s=-2.0, timer="timerfd"),
+                ),
+                lost=("it died",),
+                servers_before={"a": 2},
+            ),
+        ),
         "micro": MicroResult(
             cell=cell("micro").id,
             candidate="baseline",
