@@ -123,6 +123,12 @@ def _warnings(found: Findings) -> Iterator[str]:
             f"The load generator and the servers shared cores ({cores}): capacities are lower, and latencies higher, "
             "than the servers alone would show."
         )
+    workers = [worker for entry in ledger.steps for worker in entry.generator.workers]
+    if any(worker.timer == "event loop" for worker in workers):
+        yield (
+            "This system has no timers that the load generator can wait with to a fraction of a millisecond: requests "
+            "were sent up to a millisecond late, and the verdicts allow for no less."
+        )
     cell = found.recommended_cell
     if cell is not None and cell.rate.value is not None:
         for warning in cell.rate.warnings:

@@ -7,6 +7,7 @@ from harness.analysis.findings import Findings
 from harness.analysis.ranking import failed_checks
 from harness.records.candidate import Candidate
 from harness.records.finding import Field, Table, Values
+from harness.records.ledger import Ledger
 from harness.stats.quantile import quantiles
 from harness.units import Unit, format_bound, format_number
 
@@ -291,6 +292,7 @@ def host(found: Findings) -> Table:
         ("processor", f"{machine.cpu}, {machine.cores} cores"),
         ("memory", format_number(machine.memory_bytes, Unit.BYTES)),
         ("the generator runs on", _cores(machine.generator_cores)),
+        ("the generator's timers and priority", _timing(ledger)),
         ("servers run on", _cores(machine.target_cores)),
         ("Python", machine.python),
         *sorted(machine.versions.items()),
@@ -310,6 +312,11 @@ def _why_no_candidate(found: Findings, cell_id: str) -> str:
     if result is not None and result.failure is not None:
         return f"{result.failure.cause}: {result.failure.message}"
     return "The run did not come to it."
+
+
+def _timing(ledger: Ledger) -> str:
+    seen = {f"{worker.timer}, {worker.priority}" for entry in ledger.steps for worker in entry.generator.workers}
+    return "; ".join(sorted(seen)) or "no step was recorded"
 
 
 def _cores(cores: tuple[int, ...]) -> str:

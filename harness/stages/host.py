@@ -1,6 +1,6 @@
 """The host: what a figure must not be compared without, and who gets which cores.
 
-In: nothing but the machine. Out: `fingerprint`, its record, and `split_cores`.
+In: nothing but the machine. Out: `fingerprint`, its record, `available_cores`, and `split_cores`.
 """
 
 import importlib.metadata
@@ -38,7 +38,7 @@ def fingerprint() -> Host:
         system=f"{platform.system()} {platform.release()}",
         machine=platform.machine(),
         cpu=_cpu(),
-        cores=len(_available_cores()),
+        cores=len(available_cores()),
         memory_bytes=psutil.virtual_memory().total,
         python=platform.python_version(),
         versions=_versions(),
@@ -52,11 +52,12 @@ def split_cores() -> tuple[tuple[int, ...], tuple[int, ...]]:
 
     The generator is one thread, a second core would do nothing for it. With a single core both share it.
     """
-    *others, last = _available_cores()
+    *others, last = available_cores()
     return (last,), tuple(others) or (last,)
 
 
-def _available_cores() -> list[int]:
+def available_cores() -> list[int]:
+    """Those this process may use, by number."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

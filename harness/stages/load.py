@@ -28,6 +28,7 @@ from harness.records.candidate import Endpoint
 from harness.records.load import AUDIT, EXCHANGE_COLUMNS, GeneratorHealth, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
 from harness.stages.channel import Channel, channel
+from harness.stages.host import available_cores
 from harness.stages.schedule import Timetable, audit_step, audit_timetable, timetable
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -196,7 +197,7 @@ def generator(
     """
     if expected is not None and len(expected) != len(payloads):
         raise ValueError(f"{len(payloads)} payloads but {len(expected)} expected answers")
-    setup = _setup(endpoint, plan)
+    setup = _setup(endpoint, plan, cores)
     folder.mkdir(parents=True, exist_ok=True)
     bodies = folder / "bodies.npz"
     parts = {"payloads": [*payloads, *new]}
@@ -285,7 +286,7 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _setup(endpoint: Endpoint, plan: LoadPlan) -> dict[str, Any]:
+def _setup(endpoint: Endpoint, plan: LoadPlan, cores: tuple[int, ...]) -> dict[str, Any]:
     url = urlsplit(endpoint.url)
     if url.scheme != "http" or not url.hostname:
         raise UsageError(
@@ -299,6 +300,8 @@ def _setup(endpoint: Endpoint, plan: LoadPlan) -> dict[str, Any]:
         "path": url.path.rstrip("/") + endpoint.infer_path,
         "live_path": url.path.rstrip("/") + "/v2/health/live",
         "timeout_s": plan.timeout_s,
+        # Not where others would have no core left, nor where two workers would keep each other from one.
+        "real_time": plan.workers <= len(cores) < len(available_cores()),
     }
 
 

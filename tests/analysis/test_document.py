@@ -236,3 +236,14 @@ def test_a_report_is_not_made_from_altered_measurements(ledgers: ModuleType, tmp
         write_exchanges(path, columns)
     with pytest.raises(IntegrityError, match="is missing" if harm == "removed" else "has changed"):
         read_steps(RunFolder(tmp_path), story.ledger())
+
+
+def test_coarse_timers_are_warned_of(ledgers: ModuleType) -> None:
+    story = ledgers.whole_run()
+    assert not any("millisecond late" in warning for warning in told(story).warnings)
+    entry = story.steps[0]
+    (worker,) = entry.generator.workers
+    coarse = entry.generator.model_copy(update={"workers": (worker.model_copy(update={"timer": "event loop"}),)})
+    story.steps[0] = entry.model_copy(update={"generator": coarse})
+    assert any("millisecond late" in warning for warning in told(story).warnings)
+    assert "event loop, ordinary; timerfd, ordinary" in str(tables(told(story))["host"].rows)

@@ -17,6 +17,9 @@ from commands import ROOT, command, harness, interrupted, left_running, short
 from harness.records.run import Cause, CellState
 from harness.store.database import Database
 
+FINISHED = (0, 4)
+"""Every cell was done; whether its figures can be trusted is up to what else the machine did meanwhile."""
+
 
 def done_once_each(folder: Path) -> None:
     with Database.read(folder / "run.db") as database:
@@ -77,7 +80,7 @@ def test_killed_in_a_stage_and_resumed_each_cell_is_done_once(
     assert status == -signal.SIGKILL
     assert nothing_left() == []
     resumed = harness("run", "--resume", "killed", "--results", str(tmp_path))
-    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.returncode in FINISHED, resumed.stderr
     assert nothing_left() == []
     done_once_each(tmp_path / "killed")
 
@@ -134,7 +137,7 @@ def test_a_server_that_dies_under_load_is_a_row_and_resuming_tries_it_again(
     (failed,) = (result for result in ledger.results if result.failure)
     assert (failed.kind, failed.failure and failed.failure.cause) == ("serve", Cause.TARGET)
     again = harness("run", "--resume", "died", "--results", str(tmp_path))
-    assert again.returncode == 0, again.stderr
+    assert again.returncode in FINISHED, again.stderr
     assert again.stderr.count(": begun") == 1
     assert nothing_left() == []
     done_once_each(tmp_path / "died")

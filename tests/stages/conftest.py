@@ -10,6 +10,7 @@ import pytest
 
 from harness.process import child
 from harness.records.candidate import Endpoint
+from harness.stages.host import split_cores
 
 
 @dataclass
@@ -36,7 +37,8 @@ assert connection.getresponse().status == 200
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     script, port_file = Path(__file__).with_name("obedient_server.py"), folder / "port"
-    with child([sys.executable, str(script), str(port_file)], log=folder / "server.log") as process:
+    _, cores = split_cores()
+    with child([sys.executable, str(script), str(port_file)], log=folder / "server.log", cores=cores) as process:
         for _ in range(1000):
             if port_file.exists():
                 break

@@ -22,8 +22,11 @@ from harness.records.candidate import Endpoint
 from harness.records.load import EXCHANGE_COLUMNS, NEVER, Outcome, Step
 from harness.records.scenario import LoadPlan
 from harness.stages import load
+from harness.stages.host import available_cores, split_cores
 from harness.stages.load import generator, pack, unpack
 from harness.stats.arrivals import due_ns, payload_order, step_seed
+
+CORES = split_cores()[0]
 
 HONEST = [b"slow 0.002 row %d" % row for row in range(20)]
 
@@ -32,7 +35,7 @@ HONEST = [b"slow 0.002 row %d" % row for row in range(20)]
 def honest(server, tmp_path_factory):
     """A generator whose requests take two milliseconds each and end well."""
     plan = LoadPlan(in_flight_max=128, timeout_s=3.0, seed=5)
-    with generator(server.endpoint, HONEST, HONEST, plan, (), tmp_path_factory.mktemp("honest")) as running:
+    with generator(server.endpoint, HONEST, HONEST, plan, CORES, tmp_path_factory.mktemp("honest")) as running:
         yield running
 
 
@@ -40,7 +43,7 @@ def honest(server, tmp_path_factory):
 def several(server, tmp_path_factory):
     """The same with two processes."""
     plan = LoadPlan(in_flight_max=128, timeout_s=3.0, seed=5, workers=2)
-    with generator(server.endpoint, HONEST, HONEST, plan, (), tmp_path_factory.mktemp("several")) as running:
+    with generator(server.endpoint, HONEST, HONEST, plan, CORES, tmp_path_factory.mktemp("several")) as running:
         yield running
 
 
@@ -55,6 +58,12 @@ def closed_step(number=0, in_flight=4, duration_s=1.0):
 def generators():
     """The generator processes that this process has, running or not yet reaped."""
     return [process for process in psutil.Process().children() if str(load.LOCUSTFILE) in process.cmdline()]
+
+
+def may_go_first():
+    """Whether the system lets a process of ours have real-time priority."""
+    ask = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    return subprocess.run([sys.executable, "-c", ask], stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def outcomes(columns, chosen=None):
@@ -81,6 +90,13 @@ class TestOpenLoad:
         assert np.all(columns["dispatch_ns"] <= columns["sent_ns"])
         # The server waits two milliseconds before it answers; its clock has a grain of its own.
         assert np.all(columns["done_ns"] - columns["sent_ns"] > 1_900_000)
+
+    def test_it_goes_before_others_where_it_may_and_leaves_them_a_core(self, honest, several):
+        def priorities(generator):
+            return {worker.priority for worker in generator.drive(open_step(duration_s=0.2)).health.workers}
+
+        assert priorities(honest) == {"real-time" if len(available_cores()) > 1 and may_go_first() else "ordinary"}
+        assert priorities(several) == {"ordinary"}  # two of them on one core
 
     def test_a_frozen_server_is_charged_with_the_wait_of_every_request_due_meanwhile(self, server, honest):
         server.order(b"freeze 1.0 0.3")
@@ -113,7 +129,7 @@ class TestOpenLoad:
 
     def test_beyond_the_limit_in_flight_slots_are_dropped_and_counted(self, server, tmp_path):
         plan = LoadPlan(in_flight_max=4, arrivals="constant", timeout_s=3.0)
-        with generator(server.endpoint, [b"slow 0.2"], None, plan, (), tmp_path) as running:
+        with generator(server.endpoint, [b"slow 0.2"], None, plan, CORES, tmp_path) as running:
             columns = running.drive(open_step(rate_rps=100.0, duration_s=1.0)).columns
         counts = {name: int((columns["outcome"] == Outcome[name]).sum()) for name in ("OK", "DROPPED")}
         assert counts["OK"] + counts["DROPPED"] == 100 == len(columns["due_ns"])
@@ -154,7 +170,7 @@ class TestSeveralWorkers:
     def test_one_that_is_lost_is_told_with_the_rows_of_the_others_and_ends_the_next_step(self, server, tmp_path):
         before = set(generators())
         plan = LoadPlan(workers=2)
-        with generator(server.endpoint, HONEST, HONEST, plan, (), tmp_path) as running:
+        with generator(server.endpoint, HONEST, HONEST, plan, CORES, tmp_path) as running:
             workers = [process for process in set(generators()) - before if "--worker" in process.cmdline()]
             assert len(workers) == 2
             threading.Timer(0.5, workers[0].kill).start()
@@ -236,7 +252,7 @@ def mischief(server, tmp_path_factory):
     answers = {b"echo wrong": b"echo Wrong"}
     plan = LoadPlan(in_flight_max=200, timeout_s=0.4)
     expected = [answers.get(body, body) for body in BODIES]
-    with generator(server.endpoint, BODIES, expected, plan, (), tmp_path_factory.mktemp("mischief")) as running:
+    with generator(server.endpoint, BODIES, expected, plan, CORES, tmp_path_factory.mktemp("mischief")) as running:
         return {
             "open": running.drive(open_step(rate_rps=60.0, duration_s=1.2)).columns,
             "closed": running.drive(closed_step(in_flight=6, duration_s=1.5)).columns,
@@ -269,7 +285,7 @@ class TestOutcomes:
 class TestTrouble:
     def test_nobody_listening_is_a_connection_failure_of_every_request(self, tmp_path):
         endpoint = Endpoint(url=f"http://127.0.0.1:{unused_port()}", model="m", startup_s=0.0)
-        with generator(endpoint, [b"x"], None, LoadPlan(), (), tmp_path) as running:
+        with generator(endpoint, [b"x"], None, LoadPlan(), CORES, tmp_path) as running:
             for step in (open_step(duration_s=0.3), closed_step(in_flight=2, duration_s=0.3)):
                 columns = running.drive(step).columns
                 assert outcomes(columns) == {"CONNECTION"}
@@ -281,7 +297,7 @@ class TestTrouble:
         before = set(generators())
         with (
             pytest.raises(InfrastructureError, match="died in step 0"),
-            generator(server.endpoint, HONEST, HONEST, LoadPlan(), (), tmp_path) as running,
+            generator(server.endpoint, HONEST, HONEST, LoadPlan(), CORES, tmp_path) as running,
         ):
             (process,) = set(generators()) - before
             threading.Timer(0.5, process.kill).start()
@@ -317,7 +333,7 @@ class TestTrouble:
         monkeypatch.setattr(load, "LOCUSTFILE", broken)
         with (
             pytest.raises(InfrastructureError, match=r"(?s)died in its start.*this file is broken"),
-            generator(server.endpoint, HONEST, None, LoadPlan(), (), tmp_path / "work"),
+            generator(server.endpoint, HONEST, None, LoadPlan(), CORES, tmp_path / "work"),
         ):
             raise AssertionError("it must not start")
 
@@ -326,7 +342,7 @@ class TestTrouble:
         endpoint = Endpoint(url=url, model="m", startup_s=0.0)
         with (
             pytest.raises(UsageError, match="plain HTTP"),
-            generator(endpoint, [b"x"], None, LoadPlan(), (), tmp_path),
+            generator(endpoint, [b"x"], None, LoadPlan(), CORES, tmp_path),
         ):
             raise AssertionError("it must not start")
 
