@@ -253,6 +253,12 @@ def wait_ready(
     raise InfrastructureError(f"{what} was not ready at {url} within {timeout_s:g} s ({last}).{_printed(log)}")
 
 
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a URL."""
+    parts = urllib.parse.urlsplit(url)
+    return str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def refuse_gone(url: str, processes: Sequence[int], *, what: str, log: Path) -> None:
     """Raises InfrastructureError where a server that was ready has ended since: one of its `processes`, which are
     children of this one, or whoever listened at `url`.
@@ -266,9 +272,8 @@ def refuse_gone(url: str, processes: Sequence[int], *, what: str, log: Path) -> 
             if ended.si_code != os.CLD_EXITED:
                 how = f"by signal {signal.Signals(ended.si_status).name}"
             raise InfrastructureError(f"{what} at {url} ended {how} while it was in use.{_printed(log)}")
-    parts = urllib.parse.urlsplit(url)
     try:
-        socket.create_connection((str(parts.hostname), parts.port or 80), timeout=2.0).close()
+        socket.create_connection(address_of(url), timeout=2.0).close()
     except ConnectionRefusedError:
         raise InfrastructureError(f"{what} at {url} listens no more.{_printed(log)}") from None
     except OSError:

@@ -57,12 +57,13 @@ def _sections(found: Findings) -> Iterator[Section]:
         return (draw(picture),) if picture is not None else ()
 
     yield Section("Gates", _gate_words(found), tables=_filled(tables.gates(found)))
-    yield Section(
-        "Candidates",
-        () if found.ledger.candidates else ("No candidate came to be; the failures below say why.",),
-        drawn(pictures.candidates(found)),
-        _filled(tables.candidates(found), tables.configurations(found), tables.checks(found)),
-    )
+    if found.ledger.scenario.search is not None:
+        yield Section(
+            "Candidates",
+            () if found.ledger.candidates else ("No candidate came to be; the failures below say why.",),
+            drawn(pictures.candidates(found)),
+            _filled(tables.candidates(found), tables.configurations(found), tables.checks(found)),
+        )
     if not found.capacities:
         yield Section("Served", ("The scenario serves nothing, so no rate can be promised.",))
     else:
@@ -150,10 +151,11 @@ def _warnings(found: Findings) -> Iterator[str]:
 def _method(found: Findings) -> Iterator[str]:
     scenario, host = found.ledger.scenario, found.ledger.host
     data, load = scenario.data, scenario.load
-    yield (
-        f"Data: {data.source}, predicting {data.target}; {data.holdout:.0%} of the rows were kept away from the search "
-        "and score the candidates. Score intervals are 95 % bootstrap intervals over these rows."
-    )
+    if data is not None:
+        yield (
+            f"Data: {data.source}, predicting {data.target}; {data.holdout:.0%} of the rows were kept away from the "
+            "search and score the candidates. Score intervals are 95 % bootstrap intervals over these rows."
+        )
     if found.results:
         apart = "shared cores" if host.shared_cores else "were kept on cores of their own"
         warmups = sorted({result.step.warmup_s for result in found.results})
@@ -177,6 +179,8 @@ def _method(found: Findings) -> Iterator[str]:
             "closer to saturation. A percentile that its sample cannot bound at all is not printed: "
             f"p99 needs {sample_floor(0.99):,} successes, p99.9 needs {sample_floor(0.999):,}."
         )
+    if scenario.search is None:
+        return
     yield (
         "Recommendation: among the candidates that passed their checks and carry the load inside the objective, the "
         "best holdout score. All whose difference to it may be chance are tied with it (a 95 % interval of the "

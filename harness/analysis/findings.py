@@ -49,12 +49,16 @@ class Findings:
             return ExitCode.NOT_TRUSTWORTHY
         if self.verdict.answer is Answer.FAIL:
             return ExitCode.GATE_FAILED
-        return ExitCode.GOOD if self.ranking.recommended is not None else ExitCode.NOT_TRUSTWORTHY
+        answered = self.ranking.recommended is not None
+        if self.ledger.scenario.search is None:
+            answered = any(result.throughput_rps is not None for result in self.results)
+        return ExitCode.GOOD if answered else ExitCode.NOT_TRUSTWORTHY
 
     @property
     def metric(self) -> Metric | None:
         """What was searched for; None where there is no candidate to tell and the scenario leaves it open."""
-        return next((one.metric for one in self.ledger.candidates), self.ledger.scenario.search.metric)
+        search = self.ledger.scenario.search
+        return next((one.metric for one in self.ledger.candidates), search.metric if search else None)
 
     @property
     def recommended_cell(self) -> Capacity | None:

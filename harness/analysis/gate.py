@@ -99,7 +99,7 @@ def _answer(estimate: Estimate, bound: float, direction: str) -> tuple[Answer, s
 def maximised(scenario: Scenario) -> bool:
     """Whether more is better by the scenario's metric."""
     # Left out, the metric is one of roc_auc, accuracy and r2: more is better.
-    return scenario.search.metric not in MINIMISED
+    return scenario.search is None or scenario.search.metric not in MINIMISED
 
 
 def bound_of(gate: Gate) -> tuple[float, str]:

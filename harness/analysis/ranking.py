@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.analysis.servers import carried_words, server_sentence
 from harness.records.candidate import MINIMISED, Candidate
 from harness.records.finding import Capacity, Estimate, Ranking, Standing
 from harness.records.ledger import Ledger
@@ -30,7 +31,6 @@ _NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "e
 
 def ranking(ledger: Ledger, capacities: Sequence[Capacity], results: Sequence[StepResult]) -> Ranking:
     """The candidates, the recommended one first, then by score; and what to ship, in a sentence."""
-    objective = ledger.scenario.load.objective
     serving = any(capacity.candidate is not None for capacity in capacities)
     contenders = [_contender(ledger, candidate, capacities, results) for candidate in ledger.candidates]
     leader, tied = _leaders(contenders)
@@ -51,7 +51,7 @@ def ranking(ledger: Ledger, capacities: Sequence[Capacity], results: Sequence[St
             for one in ordered
         ),
         recommended=chosen.candidate.origin if chosen else None,
-        sentence=_sentence(chosen, leader, objective) if chosen else _nothing(contenders),
+        sentence=_told(ledger, capacities, results, contenders, chosen, leader),
     )
 
 
@@ -247,6 +247,21 @@ def _family(candidate: Candidate) -> str:
     return str(candidate.configuration.get("family", "unknown family"))
 
 
+def _told(
+    ledger: Ledger,
+    capacities: Sequence[Capacity],
+    results: Sequence[StepResult],
+    contenders: Sequence[_Contender],
+    chosen: _Contender | None,
+    leader: _Contender | None,
+) -> str:
+    if chosen is not None:
+        return _sentence(chosen, leader, ledger.scenario.load.objective)
+    if ledger.scenario.search is None:
+        return server_sentence(ledger, capacities, results)
+    return _nothing(contenders)
+
+
 def _sentence(chosen: _Contender, leader: _Contender | None, objective: Objective | None) -> str:
     candidate, score = chosen.candidate, format_number(chosen.score.value, Unit.SCORE)
     name = f"{candidate.origin} ({_family(candidate)})"
@@ -266,7 +281,7 @@ def _sentence(chosen: _Contender, leader: _Contender | None, objective: Objectiv
         reached = f" and reached {peak} on {on}" if best.peak.value is not None else f" and answered on {on}"
         promise = f"{reached}; without an objective no rate can be promised"
     else:
-        promise = f" and {_carried(best, objective, f' on {on}')}"
+        promise = f" and {carried_words(best, objective, f' on {on}')}"
     return f"Ship {name} {cell_words(best)}: {scored}{promise}.{tie}"
 
 
@@ -280,18 +295,6 @@ def _served_comparison(chosen: Capacity | None, leader: Capacity | None) -> str:
     if leader.rate.high is not None and chosen.rate.value >= leader.rate.high:
         return f"and it carries more than that one's {theirs}"
     return f"which carried {theirs} and was not shown to carry more"
-
-
-def _carried(best: Capacity, objective: Objective, on: str = "") -> str:
-    """The rate with the p99 that carries it, and what speaks against it."""
-    below = best.missed_below_rps
-    least = "at least " if best.is_least else ""
-    though = "" if below is None else f", though not steadily: a step at {format_number(below, Unit.RPS)} missed it"
-    return (
-        f"carries {least}{format_number(best.rate.value, Unit.RPS)}{on} with p99 "
-        f"{format_number(best.p99.value, Unit.SECONDS)}, inside the objective of "
-        f"{format_bound(objective.p99_s, Unit.SECONDS)}{though}"
-    )
 
 
 def _nothing(contenders: Sequence[_Contender]) -> str:

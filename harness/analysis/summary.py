@@ -8,9 +8,11 @@ from typing import Literal
 
 from harness.analysis.findings import Findings
 from harness.analysis.ranking import failed_checks
+from harness.analysis.servers import speaking_step
 from harness.records.candidate import Configuration
 from harness.records.finding import Answer, Capacity, Estimate, GateVerdict
 from harness.records.frozen import Frozen
+from harness.records.load import StepResult
 from harness.records.scenario import Metric
 from harness.units import Unit, format_bound, format_number
 
@@ -135,11 +137,14 @@ def schema() -> dict[str, object]:
 
 
 def _headlines(found: Findings) -> tuple[Headline, ...]:
+    objective = found.ledger.scenario.load.objective
+    cell = found.recommended_cell
+    if found.ledger.scenario.search is None and objective is None and cell is not None:
+        return _step_headlines(speaking_step(found.results, cell.cell))
     recommended = next(
         (one for one in found.ranking.standings if one.candidate == found.ranking.recommended),
         None,
     )
-    cell = found.recommended_cell
     step = next((result for result in found.results if cell is not None and result.id == cell.step), None)
     nothing = "No candidate was recommended." if found.ranking.standings else "There is no candidate."
     unserved = nothing if recommended is None and cell is None else "Nothing was served."
@@ -179,6 +184,38 @@ def _headlines(found: Findings) -> tuple[Headline, ...]:
     ]
     return tuple(
         Headline(name=name, label=label, note=_note(name, figure, cell), **dict(figure))
+        for name, label, figure in figures
+        if found.ledger.scenario.search is not None or name not in ("score", "trials")
+    )
+
+
+def _step_headlines(step: StepResult | None) -> tuple[Headline, ...]:
+    """Of a server that nothing was asked of but a load: what its step says."""
+    if step is None:
+        none = Estimate(value=None, unit=Unit.RPS, reason="No step has figures.")
+        return (Headline(name="throughput_rps", label="answered", note=_note("", none, None), **dict(none)),)
+    latency = step.scheduled if step.step.mode == "open" else step.service
+    figures = [
+        ("throughput_rps", "answered", Estimate(value=step.throughput_rps, unit=Unit.RPS, n=step.succeeded)),
+        *(
+            (
+                f"{name.replace('.', '')}_s",
+                name,
+                Estimate(
+                    value=latency[name].value_s,
+                    unit=Unit.SECONDS,
+                    low=latency[name].low_s,
+                    high=latency[name].high_s,
+                    n=step.succeeded,
+                    reason=latency[name].reason,
+                ),
+            )
+            for name in ("p50", "p99", "p99.9")
+        ),
+        ("error_share", "errors", Estimate(value=step.error_share, unit=Unit.SHARE, n=step.planned)),
+    ]
+    return tuple(
+        Headline(name=name, label=label, note=_note(name, figure, None), **dict(figure))
         for name, label, figure in figures
     )
 

@@ -4,6 +4,8 @@ In: argv. Out: an exit status of `errors.ExitCode`. What the verbs do is in `cli
 """
 
 import argparse
+import math
+import re
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -102,6 +104,73 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=int, metavar="PORT", help="default: one that is free")
 
 
+def _load_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("url", metavar="URL", help="where requests go, such as http://127.0.0.1:8080/score")
+    asked = command.add_argument_group("what is sent")
+    asked.add_argument("--payload", metavar="FILE", help="rows: a .csv file with a header, or JSON lines")
+    asked.add_argument("--template", metavar="FILE", help="a Jinja file that makes the body; fields are its variables")
+    asked.add_argument(
+        "--protocol",
+        choices=("plain", "v2"),
+        default="plain",
+        help="plain: a row is a JSON object; v2: rows as the Open Inference Protocol v2 says",
+    )
+    asked.add_argument("--rows", type=_count, metavar="N", help="rows per request (default: 1)")
+    asked.add_argument("--method", metavar="NAME", help="default: POST where there is a body, else GET")
+    asked.add_argument(
+        "--header", action="append", default=[], metavar="NAME:VALUE", dest="headers", help="may be repeated"
+    )
+    asked.add_argument("--bearer-env", metavar="NAME", help="environment variable that holds a bearer token")
+    asked.add_argument("--ca-file", metavar="FILE", help="certificates to trust for https (PEM)")
+    load = command.add_argument_group("how much; neither a rate nor users: as much as it carries")
+    how = load.add_mutually_exclusive_group()
+    how.add_argument("--rate", type=_positive, metavar="RPS", help="open load: requests a second, by schedule")
+    how.add_argument("--users", type=_count, metavar="N", help="closed load: requests in flight at any moment")
+    load.add_argument("--duration", type=_positive, metavar="S", help="measured seconds of a step (default: 30)")
+    load.add_argument("--warmup", type=_positive, metavar="S", help="seconds before that (default: 2)")
+    load.add_argument("--arrivals", metavar="LAW", help="poisson (default), constant, gamma:B, ramp:S or trace:FILE")
+    load.add_argument(
+        "--slo", type=_objective, metavar="p99=TIME", help="the objective: p99=50ms, or p99=50ms,errors=1%%"
+    )
+    load.add_argument("--timeout", type=_positive, metavar="S", help="a request without an answer by then has failed")
+    load.add_argument("--workers", type=_count, metavar="N", help="processes that send (default: 1)")
+    load.add_argument("--seed", type=int, metavar="N", help="of send times and the order of rows")
+    command.add_argument("--run-id", metavar="ID", help="name of the run's folder (default: time and host)")
+    _results_option(command)
+    _json_option(command)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def _objective(text: str) -> dict[str, float]:
+    """`p99=50ms,errors=1%` as keys of `[load.objective]`."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, bound = part.strip().partition("=")
+        number = re.fullmatch(r"(\d+\.?\d*|\.\d+)(us|ms|s|%)", bound.strip())
+        unit = number[2] if number else ""
+        if number and name == "p99" and unit in _SECONDS and float(number[1]) > 0:
+            found["p99_s"] = float(number[1]) * _SECONDS[unit]
+        elif number and name == "errors" and unit == "%" and float(number[1]) < 100:
+            found["error_share"] = float(number[1]) / 100
+        else:
+            raise argparse.ArgumentTypeError(f"{part.strip()!r} is neither p99=TIME (50ms, 0.2s) nor errors=SHARE (1%)")
+    if "p99_s" not in found:
+        raise argparse.ArgumentTypeError(f"{text!r} lacks p99=TIME, such as p99=50ms")
+    return found
+
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 256:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 256")
@@ -135,6 +204,7 @@ _VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Callable[[arg
     ("list", verbs.list_verb, "Show plug-ins (installed, or why not), scenarios, or the keys of one.", _list_options),
     ("check", verbs.check_verb, "Print the plan of a scenario, with an estimated duration.", _check_options),
     ("run", verbs.run_verb, "Run a scenario: search, check, serve, load, compare, report.", _run_options),
+    ("load", verbs.load_verb, "Put load on a server of your own, and say how it did.", _load_options),
     ("report", verbs.report_verb, "Make the report of a run anew, from what was recorded.", _report_options),
     ("gate", verbs.gate_verb, "Say what the gates of a run say, as an exit status.", _gate_options),
     ("serve", verbs.serve_verb, "Serve a candidate of a run until interrupted.", _serve_options),

@@ -7,13 +7,14 @@ called, so that `harness --help` answers at once.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ExitCode
 
 if TYPE_CHECKING:
+    from harness.pipeline.run import Finished, Surroundings
     from harness.plugins import Plugin
     from harness.store.runs import RunFolder
 
@@ -82,24 +83,75 @@ def check_verb(options: argparse.Namespace) -> int:
 
 def run_verb(options: argparse.Namespace) -> int:
     """Run a scenario, or go on with a run."""
-    from harness.cli.progress import watching
-    from harness.clock import SystemClock
     from harness.errors import UsageError
-    from harness.pipeline.run import Surroundings, resume, start
+    from harness.pipeline.run import resume, start
 
     if (options.scenario is None) == (options.resume is None):
         raise UsageError("Give a scenario to run, or --resume RUN to go on with one; one of the two.")
     if options.resume is not None and (options.overrides or options.run_id):
         raise UsageError("A resumed run keeps its scenario and its id: leave out --set and --run-id.")
+    if options.resume is not None:
+        return _followed(options, lambda around: resume(options.resume, around), options.ray_address)
+    return _followed(
+        options, lambda around: start(options.scenario, options.overrides, options.run_id, around), options.ray_address
+    )
+
+
+def load_verb(options: argparse.Namespace) -> int:
+    """Put load on a server of the user's own."""
+    from harness.errors import UsageError
+    from harness.pipeline.load_url import Question, brought
+    from harness.pipeline.run import begin
+
+    headers = {}
+    for header in options.headers:
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            raise UsageError(f"--header {header!r} is not NAME:VALUE, as in --header 'X-Tenant: a'.")
+        headers[name.strip()] = value.strip()
+    requests = {
+        "payload": options.payload,
+        "template": options.template,
+        "protocol": options.protocol,
+        "method": options.method,
+        "headers": headers or None,
+        "bearer_env": options.bearer_env,
+        "ca_file": options.ca_file,
+    }
+    load = {
+        "arrivals": options.arrivals,
+        "rows": options.rows,
+        "timeout_s": options.timeout,
+        "workers": options.workers,
+        "seed": options.seed,
+    }
+    question = Question(
+        url=options.url,
+        requests={key: value for key, value in requests.items() if value is not None},
+        load={key: value for key, value in load.items() if value is not None},
+        rate_rps=options.rate,
+        users=options.users,
+        duration_s=options.duration,
+        warmup_s=options.warmup,
+        objective=options.slo,
+    )
+    return _followed(options, lambda around: begin(brought(question), options.run_id, around))
+
+
+def _followed(
+    options: argparse.Namespace, work: "Callable[[Surroundings], Finished]", ray_address: str | None = None
+) -> int:
+    """Show how a run goes on and what it came to; its exit status."""
+    from harness.cli.progress import watching
+    from harness.clock import SystemClock
+    from harness.pipeline.run import Surroundings
+
     clock = SystemClock()
     begun: list[RunFolder] = []
     with watching(sys.stderr, clock) as watch:
-        around = Surroundings(options.results, options.ray_address, begun.append, watch, clock)
+        around = Surroundings(options.results, ray_address, begun.append, watch, clock)
         try:
-            if options.resume is not None:
-                finished = resume(options.resume, around)
-            else:
-                finished = start(options.scenario, options.overrides, options.run_id, around)
+            finished = work(around)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_kept(begun)) from None
     document = finished.document

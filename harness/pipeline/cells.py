@@ -13,26 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.analysis.ranking import failed_checks
 from harness.analysis.reduce import reduce_step, rung
 from harness.clock import Clock
 from harness.errors import InfrastructureError, NotConvertibleError, UsageError
+from harness.pipeline.inputs import Inputs, Searched
 from harness.pipeline.plan import steps
 from harness.plugins import plugin
 from harness.ports import Predictor, Problem, Servable, Target
 from harness.process import refuse_gone
 from harness.records.candidate import Candidate, Check, Configuration, Trial
 from harness.records.ledger import Ledger, StepEntry
-from harness.records.load import Rung, Step
+from harness.records.load import JSON_POST, Head, Rung, Step
 from harness.records.rows import Batch, Prediction
 from harness.records.run import Cause, Host
-from harness.records.scenario import BASELINE, Cell, Metric, Scenario
+from harness.records.scenario import BASELINE, EXTERNAL, Cell, Metric, Scenario
 from harness.serving.protocol import encode_request
 from harness.space.families import baseline
 from harness.space.preprocess import to_batch
-from harness.space.score import default_metric, predict, refuse_unfit
+from harness.space.score import predict
 from harness.stages.data import Table
 from harness.stages.export import exported, loaded
 from harness.stages.load import Generator, Recording, generator
@@ -82,12 +82,17 @@ class Work:
     database: Database
     scenario: Scenario
     host: Host
-    table: Table
-    trace_s: NDArray[np.float64] | None
-    """Recorded times, shape (n,), where the arrivals of the load are a trace."""
+    inputs: Inputs
     clock: Clock
     tell: Callable[[str], None]
     """Says what is going on inside the present cell."""
+
+    @property
+    def searched(self) -> Searched:
+        """The table and the search; only for cells that a scenario without a search does not have."""
+        if self.inputs.searched is None:
+            raise ValueError("the scenario searches nothing")
+        return self.inputs.searched
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class Told:
 
 def search_cell(work: Work, cell: Cell, fleet: SearchFleet, problem: Problem) -> Told:
     """One engine with one seed, on the fleet's workers."""
-    engine = plugin("engines", str(cell.engine), work.scenario.search.parameters.get(str(cell.engine)))
+    engine = plugin("engines", str(cell.engine), work.searched.search.parameters.get(str(cell.engine)))
     trials: list[Trial] = []
 
     def record(trial: Trial) -> None:
@@ -119,8 +124,7 @@ def search_cell(work: Work, cell: Cell, fleet: SearchFleet, problem: Problem) ->
 def candidate_cell(work: Work, cell: Cell) -> Told:
     """The best of an engine (or the baseline): fitted, saved, and checked as far as that goes without a server."""
     origin = str(cell.candidate)
-    table, metric = work.table, metric_of(work.scenario, work.table)
-    seed = work.scenario.data.seed
+    table, metric, seed = work.searched.table, work.searched.metric, work.searched.data.seed
     configuration, cv_score = (
         (baseline(table.signature.task), None)
         if origin == BASELINE
@@ -168,8 +172,7 @@ def serve_cell(work: Work, cell: Cell) -> Told:
         cores=work.host.target_cores,
         log=work.folder.logs / f"{cell.id}.server.log",
     )
-    batch = holdout_batch(work.table)
-    payloads = request_bodies(batch, work.table.signature, work.scenario.load.rows)
+    asked = _asked(work, cell)
     expected = None
     work.tell("starting the server")
     with contextlib.ExitStack() as stack:
@@ -182,27 +185,55 @@ def serve_cell(work: Work, cell: Cell) -> Told:
 
         if candidate is not None and predictor is not None:
             work.tell("checking the answers over the wire")
+            batch = holdout_batch(work.searched.table)
             check = wire_check(candidate, batch, predictor, str(cell.runtime), str(cell.target), endpoint)
             refuse_dead()
             work.database.record(cell.id, check)
             if not check.passed:
                 raise CellFailedError(Cause.CHECK_FAILED, check.detail)
             with _blamed_on(Cause.TARGET, work), Connection(endpoint) as connection:
-                expected = [connection.infer(payload) for payload in payloads]
+                expected = [connection.infer(payload) for payload in asked.bodies]
         with _blamed_on(Cause.GENERATOR, work):
             plan, folder = work.scenario.load, work.folder.logs / "load" / cell.id
-            cores, trace_s = work.host.generator_cores, work.trace_s
-            new = new_bodies(batch, work.table.signature, plan.rows, payloads, plan.seed) if candidate else []
-            load = stack.enter_context(generator(endpoint, payloads, expected, plan, cores, folder, trace_s, new))
+            cores, trace_s = work.host.generator_cores, work.inputs.trace_s
+            load = stack.enter_context(
+                generator(
+                    endpoint, asked.bodies, expected, plan, cores, folder, trace_s, new=asked.new, head=asked.head
+                )
+            )
         _drive(work, cell, load, refuse_dead)
     return Told(startup_s=endpoint.startup_s, notes=endpoint.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the server of a cell is asked."""
+
+    bodies: Sequence[bytes]
+    new: Sequence[bytes] = ()
+    """Bodies that were never sent, for asking whether answers are remembered."""
+    head: Head = JSON_POST
+
+
+def _asked(work: Work, cell: Cell) -> _Asked:
+    """Rows of the table, or the user's own requests; a server that answers anything is asked for that."""
+    if work.inputs.requests is not None:
+        head = work.inputs.requests.head if cell.target == EXTERNAL else JSON_POST
+        return _Asked(work.inputs.requests.bodies, head=head)
+    if work.inputs.searched is None:
+        return _Asked([b"{}"])
+    plan, table = work.scenario.load, work.searched.table
+    batch = holdout_batch(table)
+    bodies = request_bodies(batch, table.signature, plan.rows)
+    new = new_bodies(batch, table.signature, plan.rows, bodies, plan.seed) if cell.candidate else []
+    return _Asked(bodies, new)
 
 
 def micro_cell(work: Work, cell: Cell) -> Told:
     """One candidate, timed in process."""
     candidate = _checked_candidate(work.database.ledger(), str(cell.candidate))
     bundle, folder = work.folder.candidate(candidate.id), work.folder.logs / "micro"
-    rows = encode_request(holdout_batch(work.table).take(slice(max(BATCH_ROWS))), candidate.signature)
+    rows = encode_request(holdout_batch(work.searched.table).take(slice(max(BATCH_ROWS))), candidate.signature)
     seconds, cores = work.scenario.micro.seconds, work.host.target_cores
     work.tell("timing prediction and encoding")
     with _blamed_on(Cause.BENCHMARK, work):
@@ -210,13 +241,6 @@ def micro_cell(work: Work, cell: Cell) -> Told:
     for result in results:
         work.database.record(cell.id, result)
     return Told()
-
-
-def metric_of(scenario: Scenario, table: Table) -> Metric:
-    """The scenario's metric, or its task's own. Raises UsageError where the task has no such metric."""
-    metric = scenario.search.metric or default_metric(table.signature.task)
-    refuse_unfit(metric, table.signature.task)
-    return metric
 
 
 def holdout_batch(table: Table) -> Batch:
@@ -250,10 +274,10 @@ def _drive(work: Work, cell: Cell, load: Generator, refuse_dead: Callable[[], No
         return rung(reduce_step(keep(step, recording), recording.columns))
 
     number = sum(1 for _ in steps(work.scenario.load, drive))
-    work.tell("asking whether it remembers answers")
-    with _blamed_on(Cause.GENERATOR, work):
-        audit = load.audit(number)
-    if audit is not None:
+    if load.new:
+        work.tell("asking whether it remembers answers")
+        with _blamed_on(Cause.GENERATOR, work):
+            audit = load.audit(number)
         keep(audit_step(number), audit, load.payloads)
 
 
@@ -281,7 +305,7 @@ def _blamed_on_the_model() -> Iterator[None]:
 
 def _checks(work: Work, candidate: Candidate, bundle: Path, batch: Batch, answers: Prediction) -> list[Check]:
     """Everything that can be checked without a server; the fresh processes start up while this one resamples rows."""
-    table, scenario = work.table, work.scenario
+    table, scenario = work.searched.table, work.scenario
     again, raised = {}, []
     for runtime in (artifact.runtime for artifact in candidate.artifacts if artifact.file is not None):
         _, compute = loaded(bundle, runtime)
@@ -295,7 +319,7 @@ def _checks(work: Work, candidate: Candidate, bundle: Path, batch: Batch, answer
             for runtime, answered in again.items()
         ]
         truth, train_truth = (np.asarray(table.target[rows], dtype=np.float64) for rows in (table.holdout, table.train))
-        checks = quality_checks(candidate, truth, answers, train_truth, scenario.expect, scenario.data.seed)
+        checks = quality_checks(candidate, truth, answers, train_truth, scenario.expect, work.searched.data.seed)
         checks += [parity_check(candidate, answers, answered, runtime) for runtime, answered in again.items()]
         return checks + raised + [check.result() for check in reloaded]
 

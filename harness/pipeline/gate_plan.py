@@ -30,19 +30,20 @@ _LIMITS: dict[Measure, tuple[float, float]] = {
 
 def refuse_unreal(scenario: Scenario, plan: Collection[Cell]) -> None:
     """Raise UsageError where a gate could never be decided, or never fail, before hours are spent on its run."""
-    expect, metric = scenario.expect, scenario.search.metric or "the default metric"
+    expect, search = scenario.expect, scenario.search
+    metric = (search.metric if search else None) or "the default metric"
     if (expect.score_at_most if maximised(scenario) else expect.score_at_least) is not None:
         wrong, right = (
             ("score_at_most", "score_at_least") if maximised(scenario) else ("score_at_least", "score_at_most")
         )
         raise UsageError(f"expect.{wrong} does not fit {metric}; write expect.{right} instead.")
     serve_cells = [cell for cell in plan if cell.kind == "serve"]
-    candidates = {BASELINE, *scenario.search.engines}
+    candidates = {BASELINE, *search.engines} if search else set()
     runtimes = {cell.runtime for cell in serve_cells if cell.runtime}
     targets = {cell.target for cell in serve_cells if cell.target}
     for gate in known_gates(scenario):
         bound, direction = bound_of(gate)
-        if _cannot_fail(gate.measure, bound, direction, scenario.search.metric):
+        if _cannot_fail(gate.measure, bound, direction, search.metric if search else None):
             raise UsageError(
                 f"The gate {gate.name} can never fail: no {gate.measure} is beyond {bound:g}. Give it another bound."
             )
@@ -50,6 +51,8 @@ def refuse_unreal(scenario: Scenario, plan: Collection[Cell]) -> None:
         where = f"The gate {gate.name}"
         if gate.name in {EXPECTED_SCORE, OBJECTIVE}:
             raise UsageError(f"{where} has the name of a gate that the harness makes itself; choose another one.")
+        if gate.measure == "score" and search is None:
+            raise UsageError(f"{where} measures score, and without a search there is no candidate to score.")
         if gate.measure != "score" and not serve_cells:
             raise UsageError(
                 f"{where} measures {gate.measure}, but the scenario serves nothing: add a [[serve]] table."

@@ -37,7 +37,7 @@ class Plan:
     @property
     def estimated_s(self) -> float:
         """Of the whole run."""
-        return sum(self.estimates_s) + (_RAY_START_S if self.cells else 0.0)
+        return sum(self.estimates_s) + (_RAY_START_S if self.scenario.search else 0.0)
 
 
 def resolved(scenario: Scenario, where: str) -> Plan:
@@ -50,18 +50,25 @@ def resolved(scenario: Scenario, where: str) -> Plan:
 
 def _resolved(scenario: Scenario) -> Plan:
     search, load = scenario.search, scenario.load
-    for engine in search.engines:
-        plugin("engines", engine, search.parameters.get(engine))
-    for family in search.families:
-        family_named(family)
-    _refuse_strangers("search.parameters", search.parameters, search.engines)
+    origins = (BASELINE, *search.engines) if search else ()
+    if search is not None:
+        for engine in search.engines:
+            plugin("engines", engine, search.parameters.get(engine))
+        for family in search.families:
+            family_named(family)
+        _refuse_strangers("search.parameters", search.parameters, search.engines)
     for serve in scenario.serve:
         plugin("targets", serve.target, serve.parameters)
         _refuse_no_port(serve.target, serve.parameters)
         for runtime in serve.runtimes:
             plugin_class("runtimes", runtime)
-        _refuse_strangers(f"serve {serve.target} candidates", serve.candidates, (BASELINE, *search.engines))
-    _refuse_strangers("micro.candidates", scenario.micro.candidates, (BASELINE, *search.engines))
+        _refuse_strangers(f"serve {serve.target} candidates", serve.candidates, origins)
+        if search is None and serve.target not in bare_targets():
+            raise UsageError(
+                f"The target {serve.target} serves candidates, and without [data] and [search] there are none; "
+                f"{', '.join(bare_targets())} need none."
+            )
+    _refuse_strangers("micro.candidates", scenario.micro.candidates, origins)
     _refuse_strangers("load.parameters", load.parameters, load.shapes)
     shapes(load)
     planned = cells(scenario, bare_targets())
@@ -90,7 +97,7 @@ def steps(load: LoadPlan, drive: Callable[[Step], Rung]) -> Iterator[Rung]:
 def _estimate_s(scenario: Scenario, cell: Cell) -> float:
     match cell.kind:
         case "search":
-            return scenario.search.seconds
+            return scenario.search.seconds if scenario.search else 0.0
         case "candidate":
             return _CANDIDATE_S
         case "micro":
@@ -115,7 +122,7 @@ def _refuse_no_port(target: str, parameters: Mapping[str, Scalar]) -> None:
 def _refuse_strangers(where: str, given: Iterable[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:
-            hint = did_you_mean(name, known, f"it knows {', '.join(known)}.")
+            hint = did_you_mean(name, known, f"it knows {', '.join(known) or 'none'}.")
             raise UsageError(f"{where} names {name!r}, which this scenario does not use; {hint}")
 
 

@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 import harness
 from harness.clock import Clock
 from harness.errors import IntegrityError, UsageError
@@ -22,11 +19,11 @@ from harness.pipeline.cells import (
     Told,
     Work,
     candidate_cell,
-    metric_of,
     micro_cell,
     search_cell,
     serve_cell,
 )
+from harness.pipeline.inputs import Inputs, Searched, read_inputs
 from harness.pipeline.plan import Plan, resolved
 from harness.pipeline.report import write_report
 from harness.ports import Problem
@@ -35,12 +32,9 @@ from harness.ray_session import ray_session
 from harness.records.finding import Document
 from harness.records.ledger import Ledger
 from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Run
-from harness.records.scenario import Cell
-from harness.space.families import families_for
-from harness.stages.data import Table, load_table
+from harness.records.scenario import Cell, Scenario
 from harness.stages.fleet import RayFleet
 from harness.stages.host import fingerprint
-from harness.stages.trace import trace_of
 from harness.store.database import Database
 from harness.store.files import write_atomically
 from harness.store.runs import RunFolder, disk_failures, find_run, locked, new_run
@@ -63,6 +57,20 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
+class Brought:
+    """A scenario, and where it comes from."""
+
+    scenario: Scenario
+    text: str
+    """What the run keeps: a scenario file that gives the same scenario."""
+    name: str
+    folder: Path
+    """What paths in it are relative to."""
+    where: str
+    """What messages call it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A run that came to its end."""
 
@@ -73,36 +81,39 @@ class Finished:
 
 
 def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, around: Surroundings) -> Finished:
-    """Run a scenario from the beginning."""
+    """Run a scenario file from the beginning."""
     scenario, text = read_scenario(scenario_file, overrides)
-    plan = resolved(scenario, str(scenario_file))
-    table = load_table(scenario.data, scenario_file.parent)
-    trace_s = trace_of(scenario.load.arrivals, scenario_file.parent)
-    metric_of(scenario, table)
-    families_for(table.signature.task, scenario.search.families)
-    name = scenario_name(scenario_file)
+    brought = Brought(scenario, text, scenario_name(scenario_file), scenario_file.parent, str(scenario_file))
+    return begin(brought, run_id, around)
+
+
+def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finished:
+    """Run a scenario from the beginning."""
+    scenario = brought.scenario
+    plan = resolved(scenario, brought.where)
+    inputs = read_inputs(scenario, brought.folder)
     with locked(around.results), disk_failures():
         _prepare_machine(plan, plan.cells)
         started_utc = around.clock.utc_label()
         run = Run(
-            id=run_id or f"{re.sub('[-:]', '', started_utc)}-{name}"[:100],
-            scenario=name,
-            data_folder=str(scenario_file.parent.resolve()),
-            scenario_sha256=hashlib.sha256(text.encode()).hexdigest(),
-            data_sha256=table.sha256,
-            trace_sha256=_digest(trace_s),
+            id=run_id or f"{re.sub('[-:]', '', started_utc)}-{brought.name}"[:100],
+            scenario=brought.name,
+            data_folder=str(brought.folder.resolve()),
+            scenario_sha256=hashlib.sha256(brought.text.encode()).hexdigest(),
+            data_sha256=inputs.data_sha256,
+            trace_sha256=inputs.trace_sha256,
             harness_version=harness.__version__,
             started_utc=started_utc,
         )
 
         def fill(made: RunFolder) -> None:
-            write_atomically(made.scenario, text.encode())
+            write_atomically(made.scenario, brought.text.encode())
             Database.create(made.database, run, fingerprint(), scenario, plan.cells).close()
 
         folder = new_run(around.results, run.id, fill)
         around.began(folder)
         with Database.open(folder.database) as database:
-            return _worked_off(folder, database, plan, table, trace_s, around)
+            return _worked_off(folder, database, plan, inputs, around)
 
 
 def resume(run_id: str, around: Surroundings) -> Finished:
@@ -116,11 +127,10 @@ def resume(run_id: str, around: Surroundings) -> Finished:
         with Database.open(folder.database) as database:
             ledger = database.ledger()
             plan = resolved(kept_scenario(folder.scenario, ledger.run.scenario_sha256), str(folder.scenario))
-            table = load_table(plan.scenario.data, Path(ledger.run.data_folder))
-            trace_s = trace_of(plan.scenario.load.arrivals, Path(ledger.run.data_folder))
-            _refuse_another(folder, ledger, plan, table, trace_s)
+            inputs = read_inputs(plan.scenario, Path(ledger.run.data_folder))
+            _refuse_another(folder, ledger, plan, inputs)
             _prepare_machine(plan, _left(plan, ledger))
-            return _worked_off(folder, database, plan, table, trace_s, around)
+            return _worked_off(folder, database, plan, inputs, around)
 
 
 def _prepare_machine(plan: Plan, cells: Iterable[Cell]) -> None:
@@ -137,19 +147,12 @@ def _refuse_taken_ports(cells: Iterable[Cell]) -> None:
             raise UsageError(f"The target {target}: {error}") from None
 
 
-def _digest(trace_s: NDArray[np.float64] | None) -> str | None:
-    return None if trace_s is None else hashlib.sha256(trace_s.tobytes()).hexdigest()
-
-
-def _refuse_another(
-    folder: RunFolder, ledger: Ledger, plan: Plan, table: Table, trace_s: NDArray[np.float64] | None
-) -> None:
-    if table.sha256 != ledger.run.data_sha256:
-        raise IntegrityError(
-            f"The table {plan.scenario.data.source} is not the one that the run {folder.id} began with. "
-            "Bring that one back, or start a new run."
-        )
-    if _digest(trace_s) != ledger.run.trace_sha256:
+def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, inputs: Inputs) -> None:
+    if inputs.data_sha256 != ledger.run.data_sha256:
+        data = plan.scenario.data
+        what = f"The table {data.source} is not the one" if data else "The requests are not those"
+        raise IntegrityError(f"{what} that the run {folder.id} began with. Bring back what it was, or start a new run.")
+    if inputs.trace_sha256 != ledger.run.trace_sha256:
         raise IntegrityError(
             f"The trace in {plan.scenario.load.arrivals} is not the one that the run {folder.id} began with. "
             "Bring that one back, or start a new run."
@@ -170,8 +173,7 @@ def _worked_off(
     folder: RunFolder,
     database: Database,
     plan: Plan,
-    table: Table,
-    trace_s: NDArray[np.float64] | None,
+    inputs: Inputs,
     around: Surroundings,
 ) -> Finished:
     ledger = database.ledger()
@@ -186,13 +188,13 @@ def _worked_off(
             database=database,
             scenario=plan.scenario,
             host=ledger.host,
-            table=table,
-            trace_s=trace_s,
+            inputs=inputs,
             clock=around.clock,
             tell=teller.of(cell),
         )
 
-    _search(plan, [cell for cell in left if cell.kind == "search"], table, work, around)
+    if inputs.searched is not None:
+        _search(inputs.searched, [cell for cell in left if cell.kind == "search"], work, around)
     _refuse_nothing_found(database.ledger())
     for cell in left:
         match cell.kind:
@@ -208,14 +210,11 @@ def _worked_off(
     return Finished(folder=folder, document=write_report(folder), failed=failed)
 
 
-def _search(
-    plan: Plan, cells: Sequence[Cell], table: Table, work: Callable[[Cell], Work], around: Surroundings
-) -> None:
+def _search(searched: Searched, cells: Sequence[Cell], work: Callable[[Cell], Work], around: Surroundings) -> None:
     """All search cells on one Ray session, which is gone before anything is measured under load."""
     if not cells:
         return
-    search = plan.scenario.search
-    families = tuple(family.name for family in families_for(table.signature.task, search.families))
+    table, search = searched.table, searched.search
     work(cells[0]).tell("starting Ray")
     with (
         ray_session(search.workers, around.ray_address),
@@ -224,8 +223,8 @@ def _search(
         for cell in cells:
             problem = Problem(
                 task=table.signature.task,
-                metric=metric_of(plan.scenario, table),
-                families=families,
+                metric=searched.metric,
+                families=searched.families,
                 folds=search.folds,
                 trials=search.trials,
                 seconds=search.seconds,

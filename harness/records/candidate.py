@@ -148,7 +148,9 @@ class Endpoint(Frozen):
     url: str
     """Scheme, host and port, without a slash at the end."""
     model: str
-    """Name under `/v2/models/`."""
+    """Name under `/v2/models/`; empty where `path` is given."""
+    path: str | None = None
+    """Path and query of the call, where the server speaks another protocol."""
     startup_s: float
     """From the start of the target to its first `ready`."""
     cores: tuple[int, ...] = ()
@@ -160,5 +162,5 @@ class Endpoint(Frozen):
 
     @property
     def infer_path(self) -> str:
-        """Path of the inference call of the Open Inference Protocol v2."""
-        return f"/v2/models/{self.model}/infer"
+        """Path of the call, that of the Open Inference Protocol v2 where no other is given."""
+        return f"/v2/models/{self.model}/infer" if self.path is None else self.path

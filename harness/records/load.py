@@ -72,6 +72,19 @@ class Step(Frozen):
         return f"{self.rate_rps:,.0f} req/s" if self.rate_rps is not None else f"{self.in_flight} in flight"
 
 
+class Head(Frozen):
+    """What all requests of a server have in common beside its address; never recorded, for it may hold a secret."""
+
+    method: str = "POST"
+    headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
+    ca_file: str | None = None
+    """For https: which certificates to trust; None: those that the system trusts."""
+
+
+JSON_POST = Head()
+"""A request of the Open Inference Protocol v2."""
+
+
 class WorkerHealth(Frozen):
     """What one process of the load generator saw of itself during a step."""
 

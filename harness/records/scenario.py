@@ -18,6 +18,9 @@ from harness.records.rows import ROWS_LIMIT
 BASELINE = "baseline"
 """The origin of the plain model (logistic or ridge) that every search is compared with."""
 
+EXTERNAL = "external"
+"""The target that is there already; what it is sent may be the user's own requests."""
+
 ROOFLINE = "null"
 """The target that computes nothing: what is measured there is the load generator."""
 
@@ -33,6 +36,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Processes = Annotated[int, Field(ge=1, le=256)]
 ArrivalsText = Annotated[str, AfterValidator(_written_law)]
+Protocol = Literal["plain", "v2"]
 Task = Literal["binary", "multiclass", "regression"]
 Metric = Literal["roc_auc", "accuracy", "log_loss", "r2", "rmse"]
 Measure = Literal["score", "capacity_rps", "served_p99_s", "error_share"]
@@ -108,6 +112,40 @@ class ServePlan(Frozen):
         default={},
         description="Parameters of the target, in a table of its own: `[serve.parameters]`; "
         "`harness list targets` shows them.",
+    )
+
+
+class RequestsPlan(Frozen):
+    """What a server that is there already is asked, in a scenario that searches nothing."""
+
+    payload: str | None = Field(
+        default=None,
+        description="A `.csv` file with a header, or a file of JSON lines (objects), relative to the scenario file: a "
+        "row each, sent again and again in a shuffled order. Left out, every request is the same.",
+    )
+    template: str | None = Field(
+        default=None,
+        description="A Jinja file that makes the body of a request: a row's fields are its variables, and `rows` is "
+        "the list of all rows of the request.",
+    )
+    protocol: Protocol = Field(
+        default="plain",
+        description="`v2`: rows travel as the Open Inference Protocol v2 says, with the names and types that the model "
+        "states; `plain`: a row is a JSON object of its fields, several are a list.",
+    )
+    method: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3,10}$")] | None = Field(
+        default=None, description="The HTTP method; left out, POST where there is a body, else GET."
+    )
+    headers: dict[str, str] = Field(default={}, description="Headers of every request.")
+    bearer_env: str | None = Field(
+        default=None,
+        description="The environment variable that holds a bearer token; its value is neither recorded nor printed.",
+        min_length=1,
+    )
+    ca_file: str | None = Field(
+        default=None,
+        description="For https: the certificates to trust (PEM), relative to the scenario file; left out, those of "
+        "the system.",
     )
 
 
@@ -193,11 +231,16 @@ class Scenario(Frozen):
     """One question to the harness, with everything that determines its answer."""
 
     question: str = Field(description="What the run is to find out, in words; the report prints it.", min_length=1)
-    data: DataPlan
-    search: SearchPlan
+    data: DataPlan | None = Field(
+        default=None, description="The table; left out together with `search`, only servers without a candidate run."
+    )
+    search: SearchPlan | None = Field(default=None, description="The search; see `data`.")
     expect: ExpectPlan = ExpectPlan()
     serve: tuple[ServePlan, ...] = Field(
         default=(), description="Where candidates are served: a list of tables, `[[serve]]`; none serves nothing."
+    )
+    requests: RequestsPlan | None = Field(
+        default=None, description=f"What the one target `{EXTERNAL}` of a scenario without `search` is asked."
     )
     load: LoadPlan = LoadPlan()
     micro: MicroPlan = MicroPlan()
@@ -206,8 +249,8 @@ class Scenario(Frozen):
     @model_validator(mode="after")
     def _lists_name_each_thing_once(self) -> Self:
         for where, names in (
-            ("search.engines", self.search.engines),
-            ("search.seeds", self.search.seeds),
+            ("search.engines", self.search.engines if self.search else ()),
+            ("search.seeds", self.search.seeds if self.search else ()),
             ("load.shapes", self.load.shapes),
             ("gates", tuple(gate.name for gate in self.gates)),
             ("micro.candidates", self.micro.candidates),
@@ -217,6 +260,22 @@ class Scenario(Frozen):
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"{where} names one thing twice: {', '.join(map(str, names))}")
+        return self
+
+    @model_validator(mode="after")
+    def _searches_or_asks(self) -> Self:
+        if (self.data is None) != (self.search is None):
+            given, lacking = ("data", "search") if self.search is None else ("search", "data")
+            raise ValueError(f"[{given}] is there and [{lacking}] is not: a search needs both, a load alone neither")
+        if self.search is None and not self.serve:
+            raise ValueError("there is nothing to do: give [data] and [search], or a [[serve]] table")
+        if self.search is None and self.expect != ExpectPlan():
+            raise ValueError("[expect] is about candidates, and without [search] there are none")
+        if self.requests is not None:
+            if self.search is not None:
+                raise ValueError("[requests] goes with no [search]: candidates are asked for rows of their table")
+            if [plan.target for plan in self.serve].count(EXTERNAL) != 1:
+                raise ValueError(f"[requests] needs exactly one [[serve]] table with target = {EXTERNAL!r}")
         return self
 
 
@@ -261,7 +320,7 @@ def cells(scenario: Scenario, bare_targets: Collection[str]) -> tuple[Cell, ...]
     replicas, without candidate or runtime. The same scenario gives the same ids on every machine.
     """
     search = scenario.search
-    origins = (BASELINE, *search.engines)
+    origins = (BASELINE, *search.engines) if search else ()
     planned: list[Cell] = []
 
     def add(kind: CellKind, determined_by: object, **fields: object) -> None:
@@ -269,15 +328,15 @@ def cells(scenario: Scenario, bare_targets: Collection[str]) -> tuple[Cell, ...]
         cell_id = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         planned.append(Cell.model_validate({"id": cell_id, "kind": kind, **fields}))
 
-    data = scenario.data.model_dump(mode="json")
-    searching = [data, search.model_dump(mode="json")]
-    for engine in search.engines:
-        for seed in search.seeds:
+    searching = [part.model_dump(mode="json") if part else None for part in (scenario.data, search)]
+    for engine in search.engines if search else ():
+        for seed in search.seeds if search else ():
             add("search", searching, engine=engine, seed=seed)
     judging = [searching, scenario.expect.model_dump(mode="json")]
     for origin in origins:
         add("candidate", judging, candidate=origin)
-    loading = [judging, scenario.load.model_dump(mode="json")]
+    asking = scenario.requests.model_dump(mode="json") if scenario.requests else None
+    loading = [judging, asking, scenario.load.model_dump(mode="json")]
     for plan in scenario.serve:
         shared = {"target": plan.target, "parameters": dict(plan.parameters)}
         bare = plan.target in bare_targets
@@ -285,7 +344,7 @@ def cells(scenario: Scenario, bare_targets: Collection[str]) -> tuple[Cell, ...]
             for runtime in (None,) if bare else plan.runtimes:
                 for replicas in plan.replicas:
                     add("serve", loading, candidate=candidate, runtime=runtime, replicas=replicas, **shared)
-    if scenario.micro.enabled:
+    if scenario.micro.enabled and origins:
         timing = [judging, scenario.micro.seconds]
         for origin in scenario.micro.candidates or origins:
             add("micro", timing, candidate=origin)

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
-from harness.process import LOOPBACK
+from harness.process import LOOPBACK, address_of
 from harness.records.candidate import Endpoint
-from harness.records.load import AUDIT, EXCHANGE_COLUMNS, GeneratorHealth, Step, WorkerHealth
+from harness.records.load import AUDIT, EXCHANGE_COLUMNS, JSON_POST, GeneratorHealth, Head, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
 from harness.stages.channel import Channel, channel
 from harness.stages.host import available_cores
@@ -76,7 +76,8 @@ class Generator:
         self._plan = plan
         self.payloads = payloads
         """How many request bodies it repeats; those that are new have the numbers after them."""
-        self._new = new
+        self.new = new
+        """How many bodies there are that were never sent."""
         self._trace_s = trace_s
         self._folder = folder
         self._driven: Counter[tuple[str, float | None, int | None]] = Counter()
@@ -97,11 +98,9 @@ class Generator:
         self._driven[load] += 1
         return self._walked(step, planned, _shares(self._connections(step), len(self._workers)))
 
-    def audit(self, number: int) -> Recording | None:
-        """Ask, one request at a time, whether answers are remembered; None where there are no new requests to ask."""
-        if not self._new:
-            return None
-        return self._walked(audit_step(number), audit_timetable(self.payloads, self._new), [1])
+    def audit(self, number: int) -> Recording:
+        """Ask, one request at a time, whether answers are remembered; there must be `new` bodies."""
+        return self._walked(audit_step(number), audit_timetable(self.payloads, self.new), [1])
 
     def _walked(self, step: Step, planned: Timetable, connections: Sequence[int]) -> Recording:
         """The step as the first workers walk it, one per number of connections."""
@@ -187,17 +186,19 @@ def generator(
     folder: Path,
     trace_s: NDArray[np.float64] | None = None,
     new: Sequence[bytes] = (),
+    head: Head = JSON_POST,
 ) -> Iterator[Generator]:
     """A load generator for one endpoint, on `cores` (empty: any), ready for steps; gone when the block is left.
 
     `payloads` are request bodies; `expected`, where given, the answer to each, byte for byte; `trace_s` the recorded
-    times where the plan's arrivals are a trace; `new` bodies that were never sent, for the audit. Its logs
+    times where the plan's arrivals are a trace; `new` bodies that were never sent, for the audit; `head` what all
+    requests have in common. Its logs
     (`locust*.log`) and passing files lie in `folder`. Raises UsageError on an endpoint it cannot load,
     InfrastructureError where a child does not start.
     """
     if expected is not None and len(expected) != len(payloads):
         raise ValueError(f"{len(payloads)} payloads but {len(expected)} expected answers")
-    setup = _setup(endpoint, plan, cores)
+    setup = _setup(endpoint, plan, cores, head)
     folder.mkdir(parents=True, exist_ok=True)
     bodies = folder / "bodies.npz"
     parts = {"payloads": [*payloads, *new]}
@@ -286,19 +287,22 @@ def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items()))
 
 
-def _setup(endpoint: Endpoint, plan: LoadPlan, cores: tuple[int, ...]) -> dict[str, Any]:
+def _setup(endpoint: Endpoint, plan: LoadPlan, cores: tuple[int, ...], head: Head) -> dict[str, Any]:
     url = urlsplit(endpoint.url)
-    if url.scheme != "http" or not url.hostname:
+    if url.scheme not in ("http", "https") or not url.hostname:
         raise UsageError(
-            f"Cannot load {endpoint.url}: the generator speaks plain HTTP, so give a URL such as "
-            "http://127.0.0.1:8000, and put the load behind the point where TLS ends."
+            f"Cannot load {endpoint.url}: the generator speaks HTTP, so give a URL such as http://127.0.0.1:8000."
         )
+    host, port = address_of(endpoint.url)
     return {
-        "host": url.hostname,
-        "port": url.port or 80,
+        "host": host,
+        "port": port,
         "authority": url.netloc.rpartition("@")[2],
+        "tls": url.scheme == "https",
+        "head": head.model_dump(),
         "path": url.path.rstrip("/") + endpoint.infer_path,
-        "live_path": url.path.rstrip("/") + "/v2/health/live",
+        # Of another protocol it is not known how to ask a server who it is.
+        "live_path": url.path.rstrip("/") + "/v2/health/live" if endpoint.path is None else None,
         "timeout_s": plan.timeout_s,
         # Not where others would have no core left, nor where two workers would keep each other from one.
         "real_time": plan.workers <= len(cores) < len(available_cores()),

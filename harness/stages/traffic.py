@@ -212,8 +212,8 @@ class RollCall(Traffic):
 
     answer = SignedAnswer
 
-    def __init__(self, wire: Wire, timer: Timer, connections: int) -> None:
-        super().__init__(wire, timer, [wire.roll_call] * connections)
+    def __init__(self, wire: Wire, timer: Timer, roll_call: int, connections: int) -> None:
+        super().__init__(wire, timer, [roll_call] * connections)
         self.servers: Counter[str] = Counter()
         for row in range(connections):
             self.start(row)
@@ -228,9 +228,12 @@ class RollCall(Traffic):
 
 def roll_call(wire: Wire, timer: Timer) -> dict[str, int]:
     """How many of some idle connections lead to which server process; empty where the servers do not say."""
+    if wire.roll_call is None:
+        return {}
     # One is asked first: a server that knows no such path may close the connection, and then only this one.
-    first = RollCall(wire, timer, min(1, len(wire.idle))).servers
-    return dict(RollCall(wire, timer, min(ROLL_CALL_MAX, len(wire.idle))).servers) if first else {}
+    first = RollCall(wire, timer, wire.roll_call, min(1, len(wire.idle))).servers
+    connections = min(ROLL_CALL_MAX, len(wire.idle))
+    return dict(RollCall(wire, timer, wire.roll_call, connections).servers) if first else {}
 
 
 def warm(wire: Wire, timer: Timer, count: int) -> None:

@@ -5,8 +5,11 @@ moments of writing and of the answer's last byte. A greenlet per request would c
 request is one write and one call back. Only `stages.locustfile` imports this, after Locust has patched the interpreter.
 """
 
+import contextlib
 import errno
+import functools
 import socket
+import ssl
 import time
 from array import array
 from collections import deque
@@ -127,6 +130,50 @@ class SignedAnswer(Answer):
             self._found = self._header[1]
 
 
+class Tls:
+    """What secured connections to one server have in common."""
+
+    def __init__(self, host: str, ca_file: str | None) -> None:
+        self._context = ssl.create_default_context(cafile=ca_file)
+        self._host = host
+
+    def secured(self) -> "Secured":
+        """The state of a new connection."""
+        arrived, leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+        return Secured(self._context.wrap_bio(arrived, leaving, server_hostname=self._host), arrived, leaving)
+
+
+class Secured:
+    """TLS on one connection, apart from its socket: bytes of the one go in, bytes of the other come out."""
+
+    def __init__(self, session: ssl.SSLObject, arrived: ssl.MemoryBIO, leaving: ssl.MemoryBIO) -> None:
+        self._session, self._arrived, self._leaving = session, arrived, leaving
+        self.ready = False
+        """The handshake is done."""
+
+    def shake_hands(self, data: bytes) -> bytes:
+        """Go on with what the server sent; what it is to be sent. Raises ssl.SSLError where it is not to be trusted."""
+        self._arrived.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._session.do_handshake()
+            self.ready = True
+        return self._leaving.read()
+
+    def encrypted(self, data: bytes) -> bytes:
+        """As it travels."""
+        self._session.write(data)
+        return self._leaving.read()
+
+    def decrypted(self, data: bytes) -> bytes:
+        """What of it was sent to us; empty where a whole record is not there yet."""
+        self._arrived.write(data)
+        parts = []
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            while part := self._session.read(_RECEIVE_BYTES):
+                parts.append(part)
+        return b"".join(parts)
+
+
 class Wire:
     """The way to the endpoint: its address, the requests ready to be written, and the idle connections."""
 
@@ -138,15 +185,18 @@ class Wire:
         self.in_flight_max: int = setup["in_flight_max"]
         with np.load(setup["bodies"]) as file:
             arrays = dict(file)
+        self.tls = Tls(setup["host"], setup["head"]["ca_file"]) if setup["tls"] else None
         host = f"HTTP/1.1\r\nHost: {setup['authority']}\r\n"
-        head = f"POST {self.path} {host}Content-Type: application/json\r\n"
-        self.requests = [
-            f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in unpack("payloads", arrays)
-        ]
+        method, headers = setup["head"]["method"], setup["head"]["headers"]
+        head = f"{method} {self.path} {host}" + "".join(f"{name}: {value}\r\n" for name, value in headers)
+        self.requests = [f"{head}{_length(method, body)}\r\n".encode() + body for body in unpack("payloads", arrays)]
         self.repeated: int = setup["repeated"]
         """How many of the requests are there to be repeated; those after them are to be sent once."""
-        self.roll_call = len(self.requests)
-        self.requests.append(f"GET {setup['live_path']} {host}\r\n".encode())
+        self.roll_call: int | None = None
+        """The request that asks a server who it is; None: it speaks a protocol that has none."""
+        if setup["live_path"] is not None:
+            self.roll_call = len(self.requests)
+            self.requests.append(f"GET {setup['live_path']} {host}\r\n".encode())
         self.expected = unpack("expected", arrays) if "expected" in arrays else None
         """Of each payload; empty: anything that the server calls a success."""
         # First in, first out: a server of several processes holds some connections in each, and the last used one
@@ -173,6 +223,7 @@ class Connection:
         self._answer = Answer()
         self._unsent = memoryview(b"")
         self._used = False
+        self._secured = None if wire.tls is None else wire.tls.secured()
         self._socket = _plain_socket(wire.family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -202,6 +253,8 @@ class Connection:
         """Send the request of `row` on a connection that stands."""
         self._traffic, self._row, self._answer = traffic, row, traffic.answer()
         request = self._wire.requests[traffic.payload[row]]
+        if self._secured is not None:
+            request = self._secured.encrypted(request)
         traffic.sent[row] = now_ns() - traffic.epoch_ns
         try:
             count = self._socket.send(request)
@@ -241,8 +294,33 @@ class Connection:
         if self._traffic is None or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0:
             self._fail()
             return
-        self._reader.start(self._guarded, self._readable)
-        self.send(self._traffic, self._row)
+        if self._secured is None:
+            self._reader.start(self._guarded, self._readable)
+            self.send(self._traffic, self._row)
+        else:
+            self._reader.start(self._guarded, functools.partial(self._shake_hands, self._secured))
+            self._shake_hands(self._secured)
+
+    def _shake_hands(self, secured: Secured) -> None:
+        """Begin the handshake of TLS, or go on with it; done, the request follows."""
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+            ended = not data
+        except BlockingIOError:
+            data, ended = b"", False
+        except OSError:
+            data, ended = b"", True
+        try:
+            # A few kilobytes at most, which the buffer of a new socket takes whole.
+            self._socket.sendall(secured.shake_hands(data))
+        except OSError:  # errors of ssl are of that kind
+            ended = True
+        if ended or self._traffic is None:
+            self._fail()
+        elif secured.ready:
+            self._reader.stop()
+            self._reader.start(self._guarded, self._readable)
+            self.send(self._traffic, self._row)
 
     def _writable(self) -> None:
         try:
@@ -260,6 +338,10 @@ class Connection:
         try:
             data = self._socket.recv(_RECEIVE_BYTES)
             done_ns = now_ns()
+            if self._secured is not None and data:
+                data = self._secured.decrypted(data)
+                if not data:  # part of a record, or what TLS tells for itself
+                    return
             if self._traffic is not None:
                 self._answer.read(data)
         except BlockingIOError:
@@ -288,6 +370,10 @@ class Connection:
             self._traffic.finished(self._row, now_ns(), Outcome.CONNECTION)
         elif self in self._wire.idle:
             self._wire.idle.remove(self)
+
+
+def _length(method: str, body: bytes) -> str:
+    return "" if method == "GET" and not body else f"Content-Length: {len(body)}\r\n"
 
 
 def _resolved(host: str, port: int, timeout_s: float) -> tuple[int, Any]:

@@ -48,6 +48,11 @@ def read_scenario(path: Path, overrides: Sequence[str] = ()) -> tuple[Scenario, 
     return scenario, _as_run(path, text, values, overrides) if overrides else text
 
 
+def made_scenario(values: dict[str, Any], where: str) -> tuple[Scenario, str]:
+    """The scenario of values that came from `where` and no file, and the text that a run of it keeps."""
+    return _validated(values, where), f"# Made by {where}\n\n{tomli_w.dumps(values)}"
+
+
 def kept_scenario(path: Path, sha256: str) -> Scenario:
     """The scenario that a run keeps at `path`. Raises IntegrityError where the file is not the one with that digest."""
     if not path.is_file():

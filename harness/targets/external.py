@@ -1,18 +1,21 @@
 """A server that someone else runs.
 
-In: its address and the name of its model. Out: an endpoint, found ready. Nothing is started and nothing is stopped;
-what its figures hold for (cores, replicas, settings) only its owner knows.
+In: its address, and the name of its model where it speaks the Open Inference Protocol v2. Out: an endpoint, found
+ready. Nothing is started and nothing is stopped; what its figures hold for (cores, replicas, settings) only its owner
+knows.
 """
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 from harness.clock import SystemClock
+from harness.errors import InfrastructureError
 from harness.ports import Servable
-from harness.process import wait_ready
+from harness.process import address_of, wait_ready
 from harness.records.candidate import Endpoint
 
 REQUIRES: tuple[str, ...] = ()
@@ -20,37 +23,61 @@ REQUIRES: tuple[str, ...] = ()
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """An endpoint of the Open Inference Protocol v2 that is there already."""
+    """An endpoint that is there already."""
 
     bare: ClassVar[bool] = True
 
     url: str = ""
-    """Plain HTTP, host and port, such as `http://10.0.0.7:8080`."""
+    """Where requests go, such as `https://host:8443/score`; with a `model` scheme, host and port alone."""
     model: str = ""
-    """Name under `/v2/models/`."""
+    """Name under `/v2/models/` of a server that speaks the Open Inference Protocol v2."""
     ready_timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
-        # Both have a default only so that a scenario that forgets one is told so, and how to write it.
-        parts = urlsplit(self.url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
+        # It has a default only so that a scenario that forgets it is told so, and how to write it.
+        try:
+            parts = urlsplit(self.url)
+            sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            sound = False
+        if not sound or not self.url.isascii() or not self.url.isprintable() or " " in self.url:
             raise ValueError(
-                f"`url` is scheme, host and port, as in http://host:8080, not {self.url!r}; the load generator speaks "
-                "plain HTTP, so name the point behind which TLS ends"
+                f"`url` is an address such as http://host:8080/score, with scheme and host, not {self.url!r}"
             )
-        if not self.model:
-            raise ValueError("`model` is the name of the model there")
+        if parts.username is not None or parts.fragment:
+            raise ValueError(
+                "`url` holds no user, password or fragment (they would be recorded): name a bearer token's environment "
+                "variable, or give a header"
+            )
+        if self.model and (parts.path.strip("/") or parts.query):
+            raise ValueError(
+                f"`url` is scheme, host and port where there is a `model`, as in http://host:8080, not {self.url!r}"
+            )
 
     @contextlib.contextmanager
     def serve(self, servable: Servable) -> Iterator[Endpoint]:
         clock = SystemClock()
         began_s = clock.monotonic_s()
-        url = self.url.rstrip("/")
-        ready = f"{url}/v2/health/ready"
-        wait_ready(ready, timeout_s=self.ready_timeout_s, what=f"The server at {url}")
+        parts = urlsplit(self.url)
+        url = f"{parts.scheme}://{parts.netloc}"
+        what = f"The server at {url}"
+        if self.model and parts.scheme == "http":
+            wait_ready(f"{url}/v2/health/ready", timeout_s=self.ready_timeout_s, what=what)
+        else:
+            self._reach(what)
         yield Endpoint(
             url=url,
             model=self.model,
+            path=None if self.model else (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
             startup_s=clock.monotonic_s() - began_s,
             notes=("run by someone else: its cores, replicas and settings are not known here",),
         )
+
+    def _reach(self, what: str) -> None:
+        """All that can be known of a server of any kind without asking it for what may have consequences."""
+        try:
+            socket.create_connection(address_of(self.url), self.ready_timeout_s).close()
+        except OSError as error:
+            raise InfrastructureError(
+                f"{what} cannot be reached: {error}. Is it running, and are host and port right?"
+            ) from None

@@ -30,6 +30,9 @@ SHORT = (
 """Overrides that make the smoke scenario as short as it can be, with a few easy steps: one may fall into a moment in
 which the machine does something else, and then has no figures."""
 
+FINISHED = (0, 4)
+"""Every cell was done; whether its figures can be trusted is up to what else the machine did meanwhile."""
+
 
 def command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "harness", *arguments]

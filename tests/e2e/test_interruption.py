@@ -12,13 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import ROOT, command, harness, interrupted, left_running, short
+from commands import FINISHED, ROOT, command, harness, interrupted, left_running, short
 
 from harness.records.run import Cause, CellState
 from harness.store.database import Database
-
-FINISHED = (0, 4)
-"""Every cell was done; whether its figures can be trusted is up to what else the machine did meanwhile."""
 
 
 def done_once_each(folder: Path) -> None:

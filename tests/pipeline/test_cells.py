@@ -9,11 +9,11 @@ from sklearn.pipeline import Pipeline
 from harness.clock import SystemClock
 from harness.pipeline import cells as room
 from harness.pipeline.cells import CellFailedError, Work, candidate_cell, micro_cell
+from harness.pipeline.inputs import read_inputs
 from harness.records.run import Cause, Run
 from harness.records.scenario import BASELINE, Scenario, cells
 from harness.runtimes.onnx import Onnx
 from harness.space.build import build
-from harness.stages.data import load_table
 from harness.stages.host import fingerprint
 from harness.store.database import Database
 from harness.store.runs import RunFolder
@@ -59,8 +59,7 @@ def work(tmp_path: Path):
             database=database,
             scenario=SCENARIO,
             host=host,
-            table=load_table(SCENARIO.data, tmp_path),
-            trace_s=None,
+            inputs=read_inputs(SCENARIO, tmp_path),
             clock=SystemClock(),
             tell=lambda words: None,
         )

@@ -186,7 +186,6 @@ def test_a_server_that_remembers_its_answers(ledgers, server, tmp_path):
     with generator(server.endpoint, old, old, LoadPlan(), CORES, tmp_path / "load", new=new) as made:
         recording = made.drive(step())
         audit = made.audit(1)
-    assert audit is not None
     assert np.bincount(audit.columns["payload"] >= 20).tolist() == [200, 200]
     found = verdict(ledgers, (step(), recording, None), (audit_step(1), audit, 20))
     assert reasons(found) - BUSY_MACHINE == {Reason.ANSWERS_CACHED}

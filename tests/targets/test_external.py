@@ -9,15 +9,35 @@ from harness.process import LOOPBACK
 from harness.targets.external import External
 
 
-@pytest.mark.parametrize("url", ["", "localhost:80", "ftp://host", "http://", "http://host/v2", "http://host?x=1"])
-def test_an_address_is_scheme_host_and_port(url):
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:80", "ftp://host", "http://", "http:///path", "http://host:0", "http://host:port", "http://a b"],
+)
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(ValueError, match="is an address such as"):
+        External(url=url)
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@host/", "http://host/#part"])
+def test_what_would_be_recorded_and_not_sent_is_refused(url):
+    with pytest.raises(ValueError, match="no user, password or fragment"):
+        External(url=url)
+
+
+@pytest.mark.parametrize("url", ["http://host/v2", "http://host?x=1"])
+def test_with_a_model_an_address_is_scheme_host_and_port(url):
     with pytest.raises(ValueError, match="scheme, host and port"):
         External(url=url, model="m")
 
 
-def test_a_model_has_a_name():
-    with pytest.raises(ValueError, match="name of the model"):
-        External(url="http://host:80")
+@pytest.mark.parametrize(
+    ("rest", "path"), [("", "/"), ("/score", "/score"), ("/a/b?x=1&y=2", "/a/b?x=1&y=2"), ("?x=1", "/?x=1")]
+)
+def test_without_a_model_requests_go_to_the_whole_address(servable, rest, path):
+    with socket.create_server((LOOPBACK, 0)) as there:
+        url = f"http://{LOOPBACK}:{there.getsockname()[1]}"
+        with External(url=url + rest).serve(servable) as endpoint:
+            assert (endpoint.url, endpoint.infer_path) == (url, path)
 
 
 def test_a_server_that_is_not_there_is_an_error(servable):
@@ -26,4 +46,7 @@ def test_a_server_that_is_not_there_is_an_error(servable):
     absent = External(url=f"http://{LOOPBACK}:{port}", model="m", ready_timeout_s=0.2)
 
     with pytest.raises(InfrastructureError, match=f"The server at .*{port} was not ready"), absent.serve(servable):
+        pytest.fail("entered")
+    unknown = External(url=f"https://{LOOPBACK}:{port}/score", ready_timeout_s=0.2)
+    with pytest.raises(InfrastructureError, match=f"The server at .*{port} cannot be reached"), unknown.serve(servable):
         pytest.fail("entered")

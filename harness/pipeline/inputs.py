@@ -1,0 +1,91 @@
+"""What a run reads before it begins: the table, the trace, the requests.
+
+In: a scenario and the folder its paths are relative to. Out: `Inputs`, with their digests, by which a resumed run knows
+that they are the same. What cannot be read, or a server that does not answer, is refused before there is a run.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.plugins import plugin
+from harness.ports import Servable, Target
+from harness.records.scenario import EXTERNAL, DataPlan, Metric, Scenario, SearchPlan
+from harness.space.families import families_for
+from harness.space.score import default_metric, refuse_unfit
+from harness.stages.data import Table, load_table
+from harness.stages.probe import first_answer, inputs_of
+from harness.stages.requests import Requests, head_of, read_requests
+from harness.stages.trace import trace_of
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A table, and what is searched for on it."""
+
+    table: Table
+    data: DataPlan
+    search: SearchPlan
+    metric: Metric
+    families: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything that a run gets from outside its scenario."""
+
+    searched: Searched | None
+    requests: Requests | None
+    trace_s: NDArray[np.float64] | None
+    """Recorded times, shape (n,), where the arrivals of the load are a trace."""
+
+    @property
+    def data_sha256(self) -> str:
+        """Digest of the table, or of the requests."""
+        if self.searched is not None:
+            return self.searched.table.sha256
+        return self.requests.sha256 if self.requests is not None else hashlib.sha256().hexdigest()
+
+    @property
+    def trace_sha256(self) -> str | None:
+        """Digest of the trace, where there is one."""
+        return None if self.trace_s is None else hashlib.sha256(self.trace_s.tobytes()).hexdigest()
+
+
+def read_inputs(scenario: Scenario, folder: Path) -> Inputs:
+    """The inputs of a scenario. Raises UsageError for what it names and cannot be used."""
+    return Inputs(
+        searched=_searched(scenario, folder),
+        requests=_requests(scenario, folder),
+        trace_s=trace_of(scenario.load.arrivals, folder),
+    )
+
+
+def _searched(scenario: Scenario, folder: Path) -> Searched | None:
+    if scenario.data is None or scenario.search is None:
+        return None
+    table = load_table(scenario.data, folder)
+    task = table.signature.task
+    metric = scenario.search.metric or default_metric(task)
+    refuse_unfit(metric, task)
+    families = families_for(task, scenario.search.families)
+    return Searched(table, scenario.data, scenario.search, metric, tuple(family.name for family in families))
+
+
+def _requests(scenario: Scenario, folder: Path) -> Requests | None:
+    """What the server of the user's own is asked; it is asked once, so that a wrong token costs no run."""
+    plan = scenario.requests
+    if plan is None:
+        return None
+    head = head_of(plan, folder)
+    (serve,) = (serve for serve in scenario.serve if serve.target == EXTERNAL)
+    target: Target = plugin("targets", EXTERNAL, serve.parameters)
+    nothing = Servable(entry="", bundle=None, runtime=None, model="", replicas=1, cores=(), log=folder)
+    with target.serve(nothing) as endpoint:
+        inputs = inputs_of(endpoint, head) if plan.protocol == "v2" else ()
+        requests = read_requests(plan, folder, scenario.load.rows, inputs)
+        first_answer(endpoint, head, requests.bodies[0])
+    return requests

@@ -1,0 +1,106 @@
+"""`harness load`, as a user types it, against a server that is not ours."""
+
+import json
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from commands import FINISHED, harness
+from foreign_server import TOKEN, Server, foreign_server
+
+from harness.store.database import Database
+from harness.store.exchanges import read_exchanges
+
+ROWS = "a,b\n" + "".join(f"{row},x\n" for row in range(50))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with foreign_server() as running:
+        yield running
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    (tmp_path / "rows.csv").write_text(ROWS)
+    return str(tmp_path / "rows.csv")
+
+
+def test_a_rate_is_kept_and_told(
+    server: Server, rows: str, tmp_path: Path, nothing_left: Callable[[], list[str]]
+) -> None:
+    url, results = f"{server.url}/score?v=2", str(tmp_path / "results")
+    server.seen.clear()
+    done = harness("load", url, "--payload", rows, "--rate", "150", "--duration", "4", "--header", "X-Tenant: a",
+                   "--run-id", "one", "--results", results)  # fmt: skip
+    assert done.returncode in FINISHED, done.stderr
+    assert url in done.stdout
+    assert nothing_left() == []
+    folder = tmp_path / "results" / "one"
+    with Database.read(folder / "run.db") as database:
+        ledger = database.ledger()
+    (entry,) = ledger.steps
+    columns = read_exchanges(folder / "exchanges" / f"{entry.id}.parquet")
+    assert set(columns["status"]) == {200}
+    assert len(columns["due_ns"]) == entry.planned == pytest.approx(150 * 4.8, rel=0.2)
+    assert len(server.seen) >= entry.planned  # and those that warmed the connections
+    method, path, headers, _ = server.seen[-1]
+    assert (method, path) == ("POST", "/score?v=2")
+    assert {key.lower(): value for key, value in headers.items()}["x-tenant"] == "a"
+    assert {json.loads(body)["a"] for *_, body in server.seen} == set(range(50))
+    assert (folder / "report" / "report.html").is_file()
+    assert harness("verify", "one", "--results", results).returncode == 0
+    assert harness("report", "one", "--results", results).returncode == 0
+
+
+def test_a_secured_server_that_wants_a_token_is_loaded_and_the_token_is_kept_nowhere(
+    rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("MY_TOKEN", TOKEN)
+    with foreign_server(context) as secured:
+        done = harness("load", f"{secured.url}/secret", "--payload", rows, "--users", "3", "--duration", "2",
+                       "--bearer-env", "MY_TOKEN", "--ca-file", str(tmp_path / "ca.pem"), "--json",
+                       "--run-id", "one", "--results", str(tmp_path / "results"))  # fmt: skip
+    assert done.returncode in FINISHED, done.stderr
+    assert json.loads(done.stdout)["failures"] == {}
+    folder = tmp_path / "results" / "one"
+    with Database.read(folder / "run.db") as database:
+        (entry,) = database.ledger().steps
+    columns = read_exchanges(folder / "exchanges" / f"{entry.id}.parquet")
+    assert set(columns["status"]) == {200}
+    assert len(columns["status"]) > 100
+    kept = [
+        path for path in (tmp_path / "results").rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()
+    ]
+    assert kept == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["URL/none"], 5, "answered 404 Not Found to the first request"),
+        (["URL/secret", "--payload", "ROWS"], 5, "give a bearer token"),
+        (["http://127.0.0.1:1/"], 5, "cannot be reached"),
+        (["nonsense"], 2, "is an address such as"),
+        (["URL/get", "--bearer-env", "NOT_SET_HERE"], 2, "is not set"),
+        (["URL/score", "--payload", "ROWS.none"], 2, "There is no payload"),
+        (["URL/score", "--payload", "ROWS", "--slo", "p99=1ms", "--users", "2"], 2, "Give --rate instead"),
+        (["URL/get", "--arrivals", "gamma:-1"], 2, "gamma"),
+        (["URL/get", "--method", "get it"], 2, "method"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_in_a_paragraph_and_leaves_nothing(
+    server: Server, rows: str, tmp_path: Path, arguments: list[str], status: int, said: str
+) -> None:
+    given = [part.replace("URL", server.url).replace("ROWS", rows) for part in arguments]
+    done = harness("load", *given, "--results", str(tmp_path / "results"))
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "results").glob("*/run.db")) == []
