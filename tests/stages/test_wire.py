@@ -10,7 +10,7 @@ from geventhttpclient._parser import HTTPParseError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records.load import NEVER, Outcome
+from harness.records.load import JSON_POST, NEVER, Outcome
 from harness.stages.load import pack
 from harness.stages.wire import Answer, Connection, SignedAnswer, Wire
 
@@ -115,6 +115,7 @@ def wire(listener, tmp_path):
     np.savez(tmp_path / "bodies.npz", **pack("payloads", [b"body"]))
     host, port = listener.getsockname()
     setup = {"host": host, "port": port, "authority": f"{host}:{port}", "path": "/x", "bodies": tmp_path / "bodies.npz"}
+    setup |= {"tls": False, "head": JSON_POST.model_dump()}
     made = Wire({**setup, "live_path": "/live", "repeated": 1, "worker": 0, "timeout_s": 5.0, "in_flight_max": 4})
     listener.accept()[0].close()  # it has tried the address
     return made
