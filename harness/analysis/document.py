@@ -14,6 +14,7 @@ from harness.analysis.validity import judged
 from harness.records.finding import Chart, Document, Section, Table
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
+from harness.records.scenario import EXTERNAL
 from harness.stats.quantile import SLOTS, sample_floor
 from harness.store.exchanges import read_exchanges, refuse_altered
 from harness.store.runs import RunFolder
@@ -67,8 +68,9 @@ def _sections(found: Findings) -> Iterator[Section]:
     if not found.capacities:
         yield Section("Served", ("The scenario serves nothing, so no rate can be promised.",))
     else:
+        opened = any(result.step.mode == "open" for result in found.results)
         yield Section(
-            "Served under open load",
+            "Served under open load" if opened else "Served",
             () if found.results else ("No step of load was recorded.",),
             drawn(pictures.open_load(found)),
             _filled(load_tables.capacity(found), load_tables.open_steps(found)),
@@ -124,7 +126,7 @@ def _warnings(found: Findings) -> Iterator[str]:
             f"The load generator and the servers shared cores ({cores}): capacities are lower, and latencies higher, "
             "than the servers alone would show."
         )
-    workers = [worker for entry in ledger.steps for worker in entry.generator.workers]
+    workers = [worker for entry in ledger.steps if not entry.step.users for worker in entry.generator.workers]
     if any(worker.timer == "event loop" for worker in workers):
         yield (
             "This system has no timers that the load generator can wait with to a fraction of a millisecond: requests "
@@ -157,13 +159,17 @@ def _method(found: Findings) -> Iterator[str]:
             "search and score the candidates. Score intervals are 95 % bootstrap intervals over these rows."
         )
     if found.results:
-        apart = "shared cores" if host.shared_cores else "were kept on cores of their own"
+        apart = "Generator and servers " + ("shared cores" if host.shared_cores else "were kept on cores of their own")
+        if any(cell.target == EXTERNAL for cell in found.ledger.plan):
+            apart = f"{apart}, but for the server at {EXTERNAL}, of which that is not known"
+        opened = any(result.step.mode == "open" for result in found.results)
+        arrivals = f"{load.arrivals} arrivals in open steps, " if opened else ""
         warmups = sorted({result.step.warmup_s for result in found.results})
         spans = " to ".join(format_bound(end, Unit.SECONDS) for end in dict.fromkeys((warmups[0], warmups[-1])))
         yield (
-            f"Load: {load.arrivals} arrivals in open steps, {load.rows} row{'' if load.rows == 1 else 's'} per "
+            f"Load: {arrivals}{load.rows} row{'' if load.rows == 1 else 's'} per "
             f"request, a timeout of {format_bound(load.timeout_s, Unit.SECONDS)}, at most {load.in_flight_max} "
-            f"requests in flight. Generator and servers {apart}. The first {spans} of each step warm up and are not "
+            f"requests in flight. {apart}. The first {spans} of each step warm up and are not "
             "measured."
         )
         yield (

@@ -174,7 +174,7 @@ def _of_the_generator(
     if seen.gap_distance is not None and seen.gap_distance > max(GAP_DISTANCE, seen.gap_bound or 0.0):
         text = f"the gaps between requests were not those that were planned (distance {seen.gap_distance:.2f})"
         yield Doubt(reason=Reason.GAPS_OFF, text=text)
-    if seen.little_off is not None and abs(seen.little_off) > LITTLE_OFF:
+    if seen.little_off is not None and not result.step.users and abs(seen.little_off) > LITTLE_OFF:
         in_flight = result.step.in_flight or 0
         text = f"{in_flight * (1 + seen.little_off):.2f} requests were in flight on average, and not {in_flight}"
         yield Doubt(reason=Reason.LITTLES_LAW, text=text)

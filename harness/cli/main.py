@@ -122,6 +122,7 @@ def _load_options(command: argparse.ArgumentParser) -> None:
     )
     asked.add_argument("--bearer-env", metavar="NAME", help="environment variable that holds a bearer token")
     asked.add_argument("--ca-file", metavar="FILE", help="certificates to trust for https (PEM)")
+    asked.add_argument("--locustfile", metavar="FILE", help="have its users make the requests, unchanged; with --users")
     load = command.add_argument_group("how much; neither a rate nor users: as much as it carries")
     how = load.add_mutually_exclusive_group()
     how.add_argument("--rate", type=_positive, metavar="RPS", help="open load: requests a second, by schedule")

@@ -112,11 +112,12 @@ def load_verb(options: argparse.Namespace) -> int:
     requests = {
         "payload": options.payload,
         "template": options.template,
-        "protocol": options.protocol,
+        "protocol": options.protocol if options.protocol != "plain" else None,
         "method": options.method,
         "headers": headers or None,
         "bearer_env": options.bearer_env,
         "ca_file": options.ca_file,
+        "locustfile": options.locustfile,
     }
     load = {
         "arrivals": options.arrivals,

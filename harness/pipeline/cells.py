@@ -23,7 +23,7 @@ from harness.pipeline.plan import steps
 from harness.plugins import plugin
 from harness.ports import Predictor, Problem, Servable, Target
 from harness.process import refuse_gone
-from harness.records.candidate import Candidate, Check, Configuration, Trial
+from harness.records.candidate import Candidate, Check, Configuration, Endpoint, Trial
 from harness.records.ledger import Ledger, StepEntry
 from harness.records.load import JSON_POST, Head, Rung, Step
 from harness.records.rows import Batch, Prediction
@@ -36,6 +36,7 @@ from harness.space.score import predict
 from harness.stages.data import Table
 from harness.stages.export import exported, loaded
 from harness.stages.load import Generator, Recording, generator
+from harness.stages.locust_users import LocustUsers
 from harness.stages.micro import BATCH_ROWS, micro_benchmarks
 from harness.stages.schedule import audit_step
 from harness.stages.search import SearchFleet, best, fit_candidate, search
@@ -194,13 +195,7 @@ def serve_cell(work: Work, cell: Cell) -> Told:
             with _blamed_on(Cause.TARGET, work), Connection(endpoint) as connection:
                 expected = [connection.infer(payload) for payload in asked.bodies]
         with _blamed_on(Cause.GENERATOR, work):
-            plan, folder = work.scenario.load, work.folder.logs / "load" / cell.id
-            cores, trace_s = work.host.generator_cores, work.inputs.trace_s
-            load = stack.enter_context(
-                generator(
-                    endpoint, asked.bodies, expected, plan, cores, folder, trace_s, new=asked.new, head=asked.head
-                )
-            )
+            load = stack.enter_context(_load(work, cell, endpoint, asked, expected))
         _drive(work, cell, load, refuse_dead)
     return Told(startup_s=endpoint.startup_s, notes=endpoint.notes)
 
@@ -213,15 +208,33 @@ class _Asked:
     new: Sequence[bytes] = ()
     """Bodies that were never sent, for asking whether answers are remembered."""
     head: Head = JSON_POST
+    locustfile: Path | None = None
+    """Whose users make the requests in place of the bodies."""
+
+
+@contextlib.contextmanager
+def _load(
+    work: Work, cell: Cell, endpoint: Endpoint, asked: _Asked, expected: Sequence[bytes] | None
+) -> Iterator[Generator | LocustUsers]:
+    """What drives the steps of the cell: our generator, or the users of a locustfile."""
+    plan, folder, cores = work.scenario.load, work.folder.logs / "load" / cell.id, work.host.generator_cores
+    if asked.locustfile is not None:
+        yield LocustUsers(asked.locustfile, endpoint, plan, cores, folder)
+        return
+    trace_s = work.inputs.trace_s
+    with generator(
+        endpoint, asked.bodies, expected, plan, cores, folder, trace_s, new=asked.new, head=asked.head
+    ) as made:
+        yield made
 
 
 def _asked(work: Work, cell: Cell) -> _Asked:
     """Rows of the table, or the user's own requests; a server that answers anything is asked for that."""
-    if work.inputs.requests is not None:
-        head = work.inputs.requests.head if cell.target == EXTERNAL else JSON_POST
-        return _Asked(work.inputs.requests.bodies, head=head)
+    requests = work.inputs.requests
+    if requests is not None and cell.target == EXTERNAL:
+        return _Asked(requests.bodies, head=requests.head, locustfile=requests.locustfile)
     if work.inputs.searched is None:
-        return _Asked([b"{}"])
+        return _Asked((requests and requests.bodies) or [b"{}"])
     plan, table = work.scenario.load, work.searched.table
     batch = holdout_batch(table)
     bodies = request_bodies(batch, table.signature, plan.rows)
@@ -248,7 +261,7 @@ def holdout_batch(table: Table) -> Batch:
     return to_batch(table.frame.iloc[table.holdout], table.signature.columns)
 
 
-def _drive(work: Work, cell: Cell, load: Generator, refuse_dead: Callable[[], None]) -> None:
+def _drive(work: Work, cell: Cell, load: Generator | LocustUsers, refuse_dead: Callable[[], None]) -> None:
     """Walk the shapes of load, a step at a time, keeping each before the next that the server has outlived."""
 
     def keep(step: Step, recording: Recording, new_from: int | None = None) -> StepEntry:
@@ -268,13 +281,14 @@ def _drive(work: Work, cell: Cell, load: Generator, refuse_dead: Callable[[], No
         return entry
 
     def drive(step: Step) -> Rung:
+        step = step.model_copy(update={"users": isinstance(load, LocustUsers)})
         work.tell(f"{step.shape}: {step.label}")
         with _blamed_on(Cause.GENERATOR, work):
             recording = load.drive(step)
         return rung(reduce_step(keep(step, recording), recording.columns))
 
     number = sum(1 for _ in steps(work.scenario.load, drive))
-    if load.new:
+    if isinstance(load, Generator) and load.new:
         work.tell("asking whether it remembers answers")
         with _blamed_on(Cause.GENERATOR, work):
             audit = load.audit(number)

@@ -17,8 +17,9 @@ from harness.records.scenario import EXTERNAL, DataPlan, Metric, Scenario, Searc
 from harness.space.families import families_for
 from harness.space.score import default_metric, refuse_unfit
 from harness.stages.data import Table, load_table
+from harness.stages.locust_users import refuse_unusable
+from harness.stages.payload import Requests, head_of, read_requests
 from harness.stages.probe import first_answer, inputs_of
-from harness.stages.requests import Requests, head_of, read_requests
 from harness.stages.trace import trace_of
 
 
@@ -80,11 +81,17 @@ def _requests(scenario: Scenario, folder: Path) -> Requests | None:
     plan = scenario.requests
     if plan is None:
         return None
+    locustfile = None if plan.locustfile is None else folder / plan.locustfile
+    if locustfile is not None:
+        refuse_unusable(locustfile)
     head = head_of(plan, folder)
     (serve,) = (serve for serve in scenario.serve if serve.target == EXTERNAL)
     target: Target = plugin("targets", EXTERNAL, serve.parameters)
     nothing = Servable(entry="", bundle=None, runtime=None, model="", replicas=1, cores=(), log=folder)
     with target.serve(nothing) as endpoint:
+        if locustfile is not None:
+            digest = hashlib.sha256(locustfile.read_bytes()).hexdigest()
+            return Requests(bodies=(), head=head, sha256=digest, locustfile=locustfile.resolve())
         inputs = inputs_of(endpoint, head) if plan.protocol == "v2" else ()
         requests = read_requests(plan, folder, scenario.load.rows, inputs)
         first_answer(endpoint, head, requests.bodies[0])

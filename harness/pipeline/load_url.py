@@ -43,6 +43,11 @@ def brought(asked: Question) -> Brought:
             "--slo with --users: so many requests at a time wait for one another, and say nothing of what an objective "
             "promises. Give --rate instead, or neither, to learn how much the server carries."
         )
+    if "locustfile" in asked.requests and asked.users is None:
+        raise UsageError(
+            "--locustfile needs --users: its users wait for their answers, so how many there are is all that can be "
+            "asked of them."
+        )
     target = _target(asked.url, asked.requests.get("protocol") == "v2")
     load = dict(asked.load)
     load |= _shapes(asked)
@@ -65,7 +70,8 @@ def _words(asked: Question) -> str:
     if asked.rate_rps is not None:
         return f"How does {asked.url} answer {asked.rate_rps:g} requests a second?"
     if asked.users is not None:
-        return f"How does {asked.url} answer {asked.users} requests at a time?"
+        of = f"users of {asked.requests['locustfile']}" if "locustfile" in asked.requests else "requests at a time"
+        return f"How does {asked.url} answer {asked.users} {of}?"
     return f"How much does {asked.url} carry?"
 
 

@@ -71,6 +71,8 @@ def _resolved(scenario: Scenario) -> Plan:
     _refuse_strangers("micro.candidates", scenario.micro.candidates, origins)
     _refuse_strangers("load.parameters", load.parameters, load.shapes)
     shapes(load)
+    if scenario.requests is not None and scenario.requests.locustfile is not None:
+        _refuse_open_users(load)
     planned = cells(scenario, bare_targets())
     _refuse_twins(planned)
     refuse_unreal(scenario, planned)
@@ -111,6 +113,16 @@ def _assumed(step: Step) -> Rung:
     """What a plain server would do: saturate at eight in flight, and keep every promise below its peak."""
     asked = step.rate_rps if step.rate_rps is not None else _ASSUMED_PEAK_RPS * min(1.0, (step.in_flight or 1) / 8)
     return Rung(step=step, throughput_rps=min(asked, _ASSUMED_PEAK_RPS), p99_s=0.001, error_share=0.0)
+
+
+def _refuse_open_users(load: LoadPlan) -> None:
+    if any(rung.step.mode == "open" for rung in steps(load, _assumed)):
+        raise UsageError(
+            "Users of a locustfile wait for their answers, so no rate can be asked of them: load.shapes may hold "
+            "closed steps only, the ladder, or steady with in_flight."
+        )
+    if load.workers > 1:
+        raise UsageError("Users of a locustfile run in one process: leave out load.workers.")
 
 
 def _refuse_no_port(target: str, parameters: Mapping[str, Scalar]) -> None:

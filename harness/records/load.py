@@ -61,7 +61,9 @@ class Step(Frozen):
     rate_rps: float | None = None
     """Of an open step: planned arrivals per second."""
     in_flight: int | None = None
-    """Of a closed step: requests in flight at any moment."""
+    """Of a closed step: requests in flight at any moment; of `users`, how many of them."""
+    users: bool = False
+    """It is closed load by users of a locustfile, who may wait between their requests."""
     duration_s: float
     warmup_s: float
     """From the epoch; exchanges due before its end are recorded but not measured."""
@@ -69,7 +71,9 @@ class Step(Frozen):
     @property
     def label(self) -> str:
         """The step in a few words."""
-        return f"{self.rate_rps:,.0f} req/s" if self.rate_rps is not None else f"{self.in_flight} in flight"
+        if self.rate_rps is not None:
+            return f"{self.rate_rps:,.0f} req/s"
+        return f"{self.in_flight} {'users' if self.users else 'in flight'}"
 
 
 class Head(Frozen):

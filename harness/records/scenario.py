@@ -142,11 +142,25 @@ class RequestsPlan(Frozen):
         description="The environment variable that holds a bearer token; its value is neither recorded nor printed.",
         min_length=1,
     )
+    locustfile: str | None = Field(
+        default=None,
+        description="A locustfile, relative to the scenario file, whose users make the requests in place of all this; "
+        "closed load only, so many users as a closed step has in flight.",
+    )
     ca_file: str | None = Field(
         default=None,
         description="For https: the certificates to trust (PEM), relative to the scenario file; left out, those of "
         "the system.",
     )
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        if self.locustfile is not None:
+            fields = type(self).model_fields.items()
+            beside = [name for name, field in fields if name != "locustfile" and getattr(self, name) != field.default]
+            if beside:
+                raise ValueError(f"with a locustfile {', '.join(beside)} has no meaning: its users decide")
+        return self
 
 
 class Objective(Frozen):

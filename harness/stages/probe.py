@@ -13,7 +13,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.process import address_of
 from harness.records.candidate import Endpoint
 from harness.records.load import Head
-from harness.stages.requests import ModelInput, model_inputs
+from harness.stages.payload import ModelInput, model_inputs
 
 _TIMEOUT_S = 30.0
 _SHOWN_BYTES = 300

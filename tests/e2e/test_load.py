@@ -10,6 +10,7 @@ import trustme
 from commands import FINISHED, harness
 from foreign_server import TOKEN, Server, foreign_server
 
+from harness.records.load import Outcome
 from harness.store.database import Database
 from harness.store.exchanges import read_exchanges
 
@@ -103,4 +104,68 @@ def test_what_cannot_be_loaded_is_refused_in_a_paragraph_and_leaves_nothing(
     assert done.returncode == status, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert list((tmp_path / "results").glob("*/run.db")) == []
+
+
+LOCUSTFILE = """
+from locust import HttpUser, constant, task
+
+class Someone(HttpUser):
+    wait_time = constant(0.01)
+
+    @task(9)
+    def score(self):
+        self.client.post("/score", json={"a": 1})
+
+    @task
+    def fail(self):
+        self.client.get("/nowhere")
+"""
+
+
+def test_users_of_a_locustfile_run_unchanged_and_are_recorded_like_any_load(
+    server: Server, tmp_path: Path, nothing_left: Callable[[], list[str]]
+) -> None:
+    (tmp_path / "users.py").write_text(LOCUSTFILE)
+    server.seen.clear()
+    done = harness("load", server.url, "--locustfile", str(tmp_path / "users.py"), "--users", "3", "--duration", "3",
+                   "--run-id", "one", "--results", str(tmp_path / "results"))  # fmt: skip
+    assert done.returncode == 4, done.stderr  # every tenth request fails
+    assert "Nothing can be said of" in done.stdout and "of the requests failed" in done.stdout
+    assert nothing_left() == []
+    folder = tmp_path / "results" / "one"
+    with Database.read(folder / "run.db") as database:
+        (entry,) = database.ledger().steps
+    assert entry.step.label == "3 users"
+    columns = read_exchanges(folder / "exchanges" / f"{entry.id}.parquet")
+    counted = {status: int((columns["status"] == status).sum()) for status in (200, 404)}
+    asked = [path for _, path, _, _ in server.seen]
+    for status, path in ((200, "/score"), (404, "/nowhere")):
+        # What is sent after the step's last second, or is open at its end, is on no record.
+        assert 0.7 * asked.count(path) <= counted[status] <= asked.count(path)
+    assert set(columns["outcome"][columns["status"] == 404]) == {Outcome.HTTP_ERROR}
+    assert (columns["done_ns"] > columns["sent_ns"]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "said"),
+    [
+        ("raise RuntimeError('broken here')", ["--users", "2"], "RuntimeError: broken here"),
+        ("def f(:", ["--users", "2"], "SyntaxError"),
+        ("import locust", ["--users", "2"], "defines no class of users"),
+        (LOCUSTFILE + "\nfrom locust import LoadTestShape\nclass Mine(LoadTestShape):\n    def tick(self):\n        return None\n", ["--users", "2"],
+         "a load shape of its own (Mine)"),
+        (LOCUSTFILE, ["--rate", "5"], "--locustfile needs --users"),
+        (LOCUSTFILE, ["--users", "2", "--protocol", "v2"], "the address names the model"),
+        (LOCUSTFILE, ["--users", "2", "--method", "PUT"], "with a locustfile method has no meaning"),
+    ],
+)  # fmt: skip
+def test_a_locustfile_that_cannot_be_used_is_refused(
+    server: Server, tmp_path: Path, text: str, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "users.py").write_text(text)
+    done = harness("load", server.url, "--locustfile", str(tmp_path / "users.py"), *arguments,
+                   "--results", str(tmp_path / "results"))  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
     assert list((tmp_path / "results").glob("*/run.db")) == []

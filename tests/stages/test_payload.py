@@ -9,8 +9,8 @@ from harness.errors import UsageError
 from harness.records.candidate import Column, Signature
 from harness.records.scenario import RequestsPlan
 from harness.serving.protocol import decode_request, metadata
-from harness.stages import requests as room
-from harness.stages.requests import ModelInput, head_of, model_inputs, read_requests
+from harness.stages import payload as room
+from harness.stages.payload import ModelInput, head_of, model_inputs, read_requests
 
 CSV = 'height,colour,new\n1,red,true\n2.5,"dark, red",false\n,NA,\n'
 JSON_LINES = '{"height": 1, "tags": ["a"]}\n\n{"height": 2, "tags": []}\n'

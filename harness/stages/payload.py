@@ -1,4 +1,4 @@
-"""Requests: the bodies that a server of the user's own is asked with, out of the user's files.
+"""Payload: the bodies that a server of the user's own is asked with, out of the user's files.
 
 In: a `RequestsPlan`, the folder its paths are relative to, the rows per request, and where the protocol asks for them
 the inputs that the model states. Out: `Requests`. What cannot be read or does not fit the model is refused here, with
@@ -35,6 +35,8 @@ class Requests:
     head: Head
     sha256: str
     """Digest of the bodies and of what the plan says of them; a token is not in it."""
+    locustfile: Path | None = None
+    """Whose users make the requests in place of the bodies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,119 @@
+"""Users of the user's own: Locust runs a locustfile unchanged, and every request of it is recorded.
+
+In: a locustfile, the address it is pointed at, steps of so many users. Out: a `Recording` per step, with the columns of
+any other load; and before that `refuse_unusable`. Such users wait for their answers, and between them as they please,
+so this is closed load without a fixed number in flight: a request is due when it is sent. What is open when a step ends
+Locust tells nobody of.
+"""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from harness.clock import SystemClock
+from harness.errors import InfrastructureError, UsageError
+from harness.process import child, log_tail
+from harness.records.candidate import Endpoint
+from harness.records.load import EXCHANGE_COLUMNS, GeneratorHealth, Step, WorkerHealth
+from harness.records.scenario import LoadPlan
+from harness.stages.load import MARGIN_S, START_S, Recording
+
+RECORDER = Path(__file__).with_name("recorder.py")
+
+SPOOL = "HARNESS_RECORDER_SPOOL"
+"""Environment variable that names the file for the exchanges."""
+
+_POLL_S = 0.05
+
+
+class LocustUsers:
+    """Drives steps of a locustfile, each with a Locust of its own."""
+
+    def __init__(
+        self, locustfile: Path, endpoint: Endpoint, plan: LoadPlan, cores: tuple[int, ...], folder: Path
+    ) -> None:
+        self._locustfile = locustfile
+        self._endpoint = endpoint
+        self._plan = plan
+        self._cores = cores
+        self._folder = folder
+
+    def drive(self, step: Step) -> Recording:
+        """Run one step: as many users as its `in_flight`, all started at once.
+
+        Raises InfrastructureError where Locust does not come to the end of it.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        log = self._folder / "locust.log"
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=f"step-{step.number}-") as scratch:
+            spool = Path(scratch) / "spool.npz"
+            command = [
+                sys.executable, "-m", "locust", "--headless", "--locustfile", f"{RECORDER},{self._locustfile}",
+                "--host", self._endpoint.url, "--users", str(step.in_flight), "--spawn-rate", str(step.in_flight),
+                "--run-time", str(math.ceil(step.duration_s)), "--stop-timeout", f"{self._plan.timeout_s:g}",
+                "--only-summary", "--exit-code-on-error", "0",
+            ]  # fmt: skip
+            with child(command, log=log, cores=self._cores, environment={SPOOL: str(spool)}) as process:
+                status = _ended(process, START_S + step.duration_s + self._plan.timeout_s + MARGIN_S)
+            if status != 0 or not spool.is_file():
+                how = "did not end in time" if status is None else f"ended with status {status}"
+                raise InfrastructureError(
+                    f"Locust {how} in step {step.number} ({step.label}) of {self._locustfile}. The end of its log, "
+                    f"{log}:\n{log_tail(log)}"
+                )
+            with np.load(spool) as file:
+                # Locust ends at whole seconds.
+                within = file["due_ns"] < step.duration_s * 1e9
+                columns = {name: file[name][within] for name in EXCHANGE_COLUMNS}
+                health = WorkerHealth(
+                    cpu_share=float(file["cpu_share"]),
+                    started_late_s=0.0,
+                    gc_s=0.0,
+                    clock_moved_s=float(file["clock_moved_s"]),
+                    timer="event loop",
+                )
+        return Recording(
+            columns=columns,
+            planned=len(columns["due_ns"]),
+            plan_sha256="",
+            health=GeneratorHealth(workers=(health,)),
+        )
+
+
+def refuse_unusable(locustfile: Path) -> None:
+    """Raises UsageError on a locustfile that cannot be loaded, or does not say who its users are."""
+    if not locustfile.is_file():
+        raise UsageError(f"There is no locustfile {locustfile}; paths are relative to the scenario file.")
+    command = [sys.executable, "-m", "harness.stages.recorder", str(locustfile)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"Loading the locustfile {locustfile} takes longer than {START_S:g} s.") from None
+    if done.returncode != 0:
+        tail = "\n".join(done.stderr.strip().splitlines()[-6:])
+        raise UsageError(f"The locustfile {locustfile} cannot be loaded:\n{tail}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    if not found["users"]:
+        raise UsageError(f"The locustfile {locustfile} defines no class of users: derive one from HttpUser.")
+    if found["shapes"]:
+        raise UsageError(
+            f"The locustfile {locustfile} has a load shape of its own ({', '.join(found['shapes'])}), and how many "
+            "users there are is said here: take it out."
+        )
+
+
+def _ended(process: subprocess.Popen[bytes], limit_s: float) -> int | None:
+    """Its exit status; None where it takes longer than that."""
+    clock = SystemClock()
+    deadline_s = clock.monotonic_s() + limit_s
+    while clock.monotonic_s() < deadline_s:
+        status = process.poll()
+        if status is not None:
+            return status
+        clock.sleep(_POLL_S)
+    return None
