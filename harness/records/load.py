@@ -102,7 +102,7 @@ class WorkerHealth(Frozen):
     """How much further the wall clock went than the monotonic one."""
     timer: Literal["timerfd", "event loop"]
     """What it waits with; the event loop's timers are good to a millisecond only."""
-    priority: Literal["real-time", "ordinary"] = "ordinary"
+    priority: Literal["raised", "ordinary"] = "ordinary"
     """Whether it went before what else wanted its cores."""
 
 

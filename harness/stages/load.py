@@ -304,8 +304,8 @@ def _setup(endpoint: Endpoint, plan: LoadPlan, cores: tuple[int, ...], head: Hea
         # Of another protocol it is not known how to ask a server who it is.
         "live_path": url.path.rstrip("/") + "/v2/health/live" if endpoint.path is None else None,
         "timeout_s": plan.timeout_s,
-        # Not where others would have no core left, nor where two workers would keep each other from one.
-        "real_time": plan.workers <= len(cores) < len(available_cores()),
+        # Not where the server would have no core to itself.
+        "first": 0 < len(cores) < len(available_cores()),
     }
 
 

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import gevent
@@ -29,6 +30,8 @@ from harness.stages.channel import DESCRIPTOR
 from harness.stages.timer import Timer
 from harness.stages.traffic import ClosedTraffic, Traffic, roll_call, warm
 from harness.stages.wire import Wire, now_ns
+
+AUTOGROUP = Path("/proc/self/autogroup")
 
 WATCH_S = 0.5
 """Over how long the share of a core is taken, of which the highest is told."""
@@ -47,23 +50,20 @@ def quiet() -> Iterator[None]:
         gc.unfreeze()
 
 
-@contextmanager
-def preferred(wanted: bool) -> Iterator[Literal["real-time", "ordinary"]]:
-    """Run before whatever else wants these cores, where that is wanted and the system allows it.
+def go_first() -> Literal["raised", "ordinary"]:
+    """Go before whatever else wants these cores, where the system allows it; which priority that comes to.
 
-    A process in between costs one time slice, milliseconds that the server would be charged with. Not for longer than
-    a step: nothing of the same rank interrupts it.
+    A process in between costs its time slice, milliseconds that the server would be charged with. The kernel shares a
+    core among sessions first (autogroup) and among the processes of one then, so both have their say.
     """
     try:
-        if wanted:
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
-    except (OSError, AttributeError):  # not permitted; no such thing there
-        wanted = False
-    try:
-        yield "real-time" if wanted else "ordinary"
-    finally:
-        if wanted:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
+        AUTOGROUP.write_text("-20")
+    except FileNotFoundError:  # a kernel without it looks at processes alone
+        return "raised"
+    except OSError:
+        return "ordinary"
+    return "raised"
 
 
 class Watch:
@@ -82,7 +82,7 @@ class Watch:
         gc.callbacks.remove(self._collecting)
         self._moved_ns = time.time_ns() - now_ns() - self._offset_ns
 
-    def health(self, started_late_s: float, timer: Timer, priority: Literal["real-time", "ordinary"]) -> WorkerHealth:
+    def health(self, started_late_s: float, timer: Timer, priority: Literal["raised", "ordinary"]) -> WorkerHealth:
         """What was seen, once it is left."""
         return WorkerHealth(
             cpu_share=self._busiest,
@@ -115,7 +115,7 @@ class Worker:
         self._lines = channel.makefile("rb")
         setup = json.loads(self._lines.readline())
         self._wire, self._timer = Wire(setup), Timer()
-        self._real_time: bool = setup["real_time"]
+        self._priority: Literal["raised", "ordinary"] = go_first() if setup["first"] else "ordinary"
         self._answer({})
 
     def steps(self) -> Iterator[dict[str, NDArray[Any]]]:
@@ -140,7 +140,7 @@ class Worker:
             if asked["mode"] == "open"
             else ClosedTraffic(self._wire, self._timer, payload, asked["connections"], every=asked["all"])
         )
-        with quiet(), Watch() as watch, preferred(self._real_time) as priority:
+        with quiet(), Watch() as watch:
             self._answer({"servers": servers})
             begin = json.loads(self._lines.readline())
             started_late_s = max(0, now_ns() - begin["epoch_ns"]) / 1e9
@@ -148,7 +148,7 @@ class Worker:
         columns = traffic.columns()
         np.savez(begin["spool"], allow_pickle=False, **columns)
         servers = roll_call(self._wire, self._timer)
-        health = watch.health(started_late_s, self._timer, priority).model_dump()
+        health = watch.health(started_late_s, self._timer, self._priority).model_dump()
         self._answer({"rows": len(columns["due_ns"]), "servers": servers, "health": health})
         return columns
 

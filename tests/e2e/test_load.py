@@ -122,6 +122,14 @@ class Someone(HttpUser):
         self.client.get("/nowhere")
 """
 
+SHAPE = """
+from locust import LoadTestShape
+
+class Mine(LoadTestShape):
+    def tick(self):
+        return None
+"""
+
 
 def test_users_of_a_locustfile_run_unchanged_and_are_recorded_like_any_load(
     server: Server, tmp_path: Path, nothing_left: Callable[[], list[str]]
@@ -153,8 +161,7 @@ def test_users_of_a_locustfile_run_unchanged_and_are_recorded_like_any_load(
         ("raise RuntimeError('broken here')", ["--users", "2"], "RuntimeError: broken here"),
         ("def f(:", ["--users", "2"], "SyntaxError"),
         ("import locust", ["--users", "2"], "defines no class of users"),
-        (LOCUSTFILE + "\nfrom locust import LoadTestShape\nclass Mine(LoadTestShape):\n    def tick(self):\n        return None\n", ["--users", "2"],
-         "a load shape of its own (Mine)"),
+        (LOCUSTFILE + SHAPE, ["--users", "2"], "a load shape of its own (Mine)"),
         (LOCUSTFILE, ["--rate", "5"], "--locustfile needs --users"),
         (LOCUSTFILE, ["--users", "2", "--protocol", "v2"], "the address names the model"),
         (LOCUSTFILE, ["--users", "2", "--method", "PUT"], "with a locustfile method has no meaning"),

@@ -61,8 +61,8 @@ def generators():
 
 
 def may_go_first():
-    """Whether the system lets a process of ours have real-time priority."""
-    ask = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    """Whether the system lets a process of ours have a higher priority."""
+    ask = "import os; os.setpriority(os.PRIO_PROCESS, 0, -20)"
     return subprocess.run([sys.executable, "-c", ask], stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
@@ -93,7 +93,7 @@ class TestOpenLoad:
 
     def test_it_goes_before_others_where_it_may_and_leaves_them_a_core(self, honest):
         (worker,) = honest.drive(open_step(duration_s=0.2)).health.workers
-        assert worker.priority == ("real-time" if len(available_cores()) > 1 and may_go_first() else "ordinary")
+        assert worker.priority == ("raised" if len(available_cores()) > 1 and may_go_first() else "ordinary")
 
     def test_a_frozen_server_is_charged_with_the_wait_of_every_request_due_meanwhile(self, server, honest):
         server.order(b"freeze 1.0 0.3")
@@ -154,10 +154,6 @@ class TestSeveralWorkers:
         assert np.array_equal(two.columns["worker"], np.arange(two.planned) % 2)
         assert outcomes(two.columns) == {"OK"}
         assert len(two.health.workers) == 2 and two.health.lost == ()
-
-    def test_where_they_share_a_core_none_goes_before_the_other(self, several):
-        recording = several.drive(open_step(duration_s=0.2))
-        assert [worker.priority for worker in recording.health.workers] == ["ordinary", "ordinary"]
 
     def test_they_keep_the_requests_in_flight_between_them(self, several):
         recording = several.drive(closed_step(in_flight=5, duration_s=1.0))

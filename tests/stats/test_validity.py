@@ -35,6 +35,15 @@ def test_gaps_below_the_resolution_are_alike() -> None:
     assert gap_distance([0], [0, 1], 1.0) is None
 
 
+def test_gaps_that_are_all_alike_may_each_be_a_little_off() -> None:
+    planned = np.arange(1000) * 2.0
+    jittered = planned + np.random.default_rng(1).uniform(0, 0.05, 1000)
+    paired = planned - (np.arange(1000) % 2)  # every other one half a gap early
+    near, bound = gap_distance(planned, jittered, 0.1) or (1.0, 0.0)
+    far, _ = gap_distance(planned, paired, 0.1) or (0.0, 0.0)
+    assert near == 0.0 < bound < far == pytest.approx(0.5, abs=0.01)
+
+
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_a_queue_that_is_not_full_is_hardly_ever_called_unsteady_or_overloaded(load: float) -> None:
     """Of 60 steps of 5 s, one or two at most: queues wander, the more the fuller they are."""
