@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import harness
+from harness.analysis.reduce import reduce_step
+from harness.analysis.validity import judged, known_roofline, levelled_off
 from harness.clock import Clock
 from harness.errors import IntegrityError, UsageError
 from harness.pipeline.cells import (
@@ -35,14 +37,16 @@ from harness.ray_session import ray_session
 from harness.records.finding import Document
 from harness.records.ledger import Ledger
 from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Run
-from harness.records.scenario import Cell
+from harness.records.scenario import ROOFLINE, Cell
 from harness.space.families import families_for
 from harness.stages.data import Table, load_table
 from harness.stages.fleet import RayFleet
 from harness.stages.host import fingerprint
 from harness.stages.trace import trace_of
 from harness.store.database import Database
+from harness.store.exchanges import read_exchanges
 from harness.store.files import write_atomically
+from harness.store.roofline import keep_roofline, read_roofline
 from harness.store.runs import RunFolder, disk_failures, find_run, locked, new_run
 from harness.store.scenarios import kept_scenario, read_scenario, scenario_name
 
@@ -83,7 +87,7 @@ def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, aro
     name = scenario_name(scenario_file)
     with locked(around.results), disk_failures():
         _prepare_machine(plan, plan.cells)
-        started_utc = around.clock.utc_label()
+        started_utc, host = around.clock.utc_label(), fingerprint()
         run = Run(
             id=run_id or f"{re.sub('[-:]', '', started_utc)}-{name}"[:100],
             scenario=name,
@@ -93,11 +97,12 @@ def start(scenario_file: Path, overrides: Sequence[str], run_id: str | None, aro
             trace_sha256=_digest(trace_s),
             harness_version=harness.__version__,
             started_utc=started_utc,
+            roofline=read_roofline(around.results, host),
         )
 
         def fill(made: RunFolder) -> None:
             write_atomically(made.scenario, text.encode())
-            Database.create(made.database, run, fingerprint(), scenario, plan.cells).close()
+            Database.create(made.database, run, host, scenario, plan.cells).close()
 
         folder = new_run(around.results, run.id, fill)
         around.began(folder)
@@ -204,8 +209,20 @@ def _worked_off(
                 _done(work(cell), cell, micro_cell)
     if left or ledger.run.finished_utc is None:
         database.replace_run(ledger.run.model_copy(update={"finished_utc": around.clock.utc_label()}))
-    failed = database.ledger().failed_by_the_machine
-    return Finished(folder=folder, document=write_report(folder), failed=failed)
+    ledger = database.ledger()
+    if any(cell.target == ROOFLINE for cell in left):
+        _keep_roofline(folder, ledger, around)
+    return Finished(folder=folder, document=write_report(folder), failed=ledger.failed_by_the_machine)
+
+
+def _keep_roofline(folder: RunFolder, ledger: Ledger, around: Surroundings) -> None:
+    """Keep what the run found out of its generator, for the runs to come; a ladder that was cut short found nothing."""
+    null = {cell.id for cell in ledger.plan if cell.target == ROOFLINE}
+    entries = [entry for entry in ledger.steps if entry.cell in null]
+    seen = judged(ledger, [reduce_step(entry, read_exchanges(folder.exchanges(entry.id))) for entry in entries])
+    found = known_roofline(ledger, seen)
+    if found is not None and levelled_off(ledger, seen):
+        keep_roofline(around.results, found)
 
 
 def _search(
