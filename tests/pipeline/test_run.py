@@ -8,20 +8,44 @@ import pytest
 
 from harness.clock import FakeClock
 from harness.errors import IntegrityError
-from harness.pipeline.run import Surroundings, _keep_roofline, start
-from harness.records.run import Progress
+from harness.pipeline.run import Surroundings, _keep_roofline, resume, start
+from harness.records.run import Progress, Roofline, Run
+from harness.stages.host import fingerprint
+from harness.store.database import Database
 from harness.store.exchanges import write_exchanges
-from harness.store.roofline import read_roofline
+from harness.store.roofline import keep_roofline, read_roofline
 from harness.store.runs import RunFolder
 
 SMOKE = Path(__file__).resolve().parents[2] / "scenarios" / "smoke.toml"
 
 
-def surroundings(results: Path) -> Surroundings:
-    def nobody(told: Progress | RunFolder) -> None:
-        """Hears, and says nothing."""
+class StopError(Exception):
+    """Ends a run where a test has seen enough of it."""
 
-    return Surroundings(results, None, nobody, nobody, FakeClock())
+
+def surroundings(results: Path) -> Surroundings:
+    """A run that ends as soon as it has begun with its first cell."""
+
+    def stop(told: Progress) -> None:
+        raise StopError
+
+    return Surroundings(results, None, lambda folder: None, stop, FakeClock())
+
+
+def known(rate_rps: float) -> Roofline:
+    return Roofline(
+        rate_rps=rate_rps,
+        measured_utc="2025-12-31T00:00:00Z",
+        measured_by="harness doctor",
+        workers=1,
+        rows=1,
+        host=fingerprint(),
+    )
+
+
+def recorded(results: Path, run_id: str) -> Run:
+    with Database.read(results / run_id / "run.db") as database:
+        return database.ledger().run
 
 
 @pytest.fixture
@@ -54,6 +78,18 @@ def test_a_ladder_that_was_cut_short_leaves_none(
 ) -> None:
     finished(in_flight)
     assert not (tmp_path / "roofline.json").exists()
+
+
+def test_a_run_takes_up_what_is_known_when_it_begins_and_keeps_that_when_it_is_resumed(tmp_path: Path) -> None:
+    for run_id in ("before", "after"):
+        with pytest.raises(StopError):
+            start(SMOKE, (), run_id, surroundings(tmp_path))
+        keep_roofline(tmp_path, known(60_000))
+    keep_roofline(tmp_path, known(50_000))
+    for run_id, rate_rps in (("before", None), ("after", 60_000)):
+        with pytest.raises(StopError):
+            resume(run_id, surroundings(tmp_path))
+        assert recorded(tmp_path, run_id).roofline == (rate_rps and known(rate_rps))
 
 
 def test_a_damaged_roofline_is_refused_before_a_run_begins(tmp_path: Path) -> None:
