@@ -33,7 +33,7 @@ def made_up(ledgers: ModuleType) -> Callable[..., Callable[[Step], Driven]]:
     """A generator that sends `capacity_rps` at most, and against which closed load reaches the next of `closed_rps`."""
 
     def generator(
-        capacity_rps: float = 0.0, closed_rps: tuple[float, ...] = (), answered: float = 1.0
+        capacity_rps: float = 0.0, closed_rps: tuple[float, ...] = (), answered: float = 1.0, late_ns: int = 0
     ) -> Callable[[Step], Driven]:
         rungs, numbers = iter(closed_rps), count()
 
@@ -43,6 +43,7 @@ def made_up(ledgers: ModuleType) -> Callable[..., Callable[[Step], Driven]]:
             lag = np.zeros(len(due), dtype=np.int64)
             if step.mode == "open":
                 lag = np.maximum(0, np.arange(len(due)) * S / capacity_rps - due).astype(np.int64)
+            lag += late_ns
             columns = ledgers.exchanges(due, lag + 100_000, lag)
             if answered < 1:
                 # The rest is answered, but only when the step is over.
@@ -82,6 +83,15 @@ def test_what_is_sent_and_not_answered_in_time_is_not_sustained(
 ) -> None:
     first = next(_climb(made_up(1e9, answered=answered), 1.0, 10_000.0))
     assert first.sustained is sustained
+
+
+@pytest.mark.parametrize(("late_ns", "sustained"), [(1_000_000, True), (1_001_000, False)])
+def test_what_is_sent_at_its_rate_but_late_is_not_sustained(
+    made_up: Callable[..., Callable[[Step], Driven]], late_ns: int, sustained: bool
+) -> None:
+    first = next(_climb(made_up(1e9, late_ns=late_ns), 1.0, 10_000.0))
+    assert first.sustained is sustained
+    assert first.p50_s == first.p99_s == first.max_s == late_ns / 1e9
 
 
 @pytest.mark.parametrize(
