@@ -2,9 +2,9 @@
 
 In: a command, cores, a log file. Out: `child`, a running process that is gone when its block is left, and
 `child_servers`, several that share one port; `die_with_parent`, which a child calls in its own main, so that it is gone
-too when the parent is killed; `refuse_taken`, for ports, and `allow_open_files`; `wait_ready`, for whatever answers
-HTTP, and `refuse_gone`, for what did and does no more; `on_cores`; `log_tail`. A child is only ever stopped by its own
-id.
+too when the parent is killed; `refuse_taken`, for ports; `allow_open_files` and `open_file_limits`; `wait_ready`, for
+whatever answers HTTP, and `refuse_gone`, for what did and does no more; `on_cores`; `log_tail`. A child is only ever
+stopped by its own id.
 """
 
 import contextlib
@@ -205,6 +205,13 @@ def log_tail(log: Path, lines: int = 15) -> str:
     except FileNotFoundError:
         text = ""
     return "\n".join(text.splitlines()[-lines:]) or "(it printed nothing)"
+
+
+def open_file_limits() -> tuple[int | None, int | None]:
+    """How many files and connections this process may have open, and could allow itself; None: no limit."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (None if limit == resource.RLIM_INFINITY else limit for limit in limits)
+    return soft, hard
 
 
 def allow_open_files(wanted: int) -> None:

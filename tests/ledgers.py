@@ -26,7 +26,7 @@ from harness.records.load import (
     StepResult,
     WorkerHealth,
 )
-from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Run
+from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Roofline, Run
 from harness.records.scenario import BASELINE, Cell, Metric, Scenario, cells
 
 REST_S = 0.002
@@ -133,6 +133,8 @@ class Story:
         self.exchanges: dict[str, Exchanges] = {}
         self.micro: list[MicroResult] = []
         self.shared_cores = False
+        self.roofline: Roofline | None = None
+        """What was known of the generator when the run began."""
 
     def cell(self, kind: str, name: str | None = None, target: str | None = None, replicas: int | None = None) -> Cell:
         return next(
@@ -258,6 +260,7 @@ class Story:
                 harness_version="0.1.0",
                 started_utc="2026-01-01T00:00:00Z",
                 finished_utc="2026-01-01T00:05:00Z",
+                roofline=self.roofline,
             ),
             host=Host(
                 system="Linux 6.1",

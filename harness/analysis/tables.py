@@ -5,6 +5,7 @@ In: `Findings`. Out: `Table` values in base units. A thing that failed has its r
 
 from harness.analysis.findings import Findings
 from harness.analysis.ranking import failed_checks
+from harness.analysis.validity import known_roofline
 from harness.records.candidate import Candidate
 from harness.records.finding import Field, Table, Values
 from harness.records.ledger import Ledger
@@ -293,6 +294,7 @@ def host(found: Findings) -> Table:
         ("memory", format_number(machine.memory_bytes, Unit.BYTES)),
         ("the generator runs on", _cores(machine.generator_cores)),
         ("the generator's timers and priority", _timing(ledger)),
+        ("the generator's roofline", _roofline(found)),
         ("servers run on", _cores(machine.target_cores)),
         ("Python", machine.python),
         *sorted(machine.versions.items()),
@@ -317,6 +319,17 @@ def _why_no_candidate(found: Findings, cell_id: str) -> str:
 def _timing(ledger: Ledger) -> str:
     seen = {f"{worker.timer}, {worker.priority}" for entry in ledger.steps for worker in entry.generator.workers}
     return "; ".join(sorted(seen)) or "no step was recorded"
+
+
+def _roofline(found: Findings) -> str:
+    known, load = known_roofline(found.ledger, found.results), found.ledger.scenario.load
+    if known is not None:
+        here = known.measured_by == found.ledger.run.id
+        by = "in this run" if here else f"by {known.measured_by} at {known.measured_utc}"
+        return f"{format_number(known.rate_rps, Unit.RPS)}, measured {by}"
+    if (load.workers, load.rows) == (1, 1):
+        return "not known: `harness doctor` measures it"
+    return f"not known where load.workers = {load.workers} and load.rows = {load.rows}: the target `null` measures it"
 
 
 def _cores(cores: tuple[int, ...]) -> str:

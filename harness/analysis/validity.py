@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.records.ledger import Ledger, StepEntry
 from harness.records.load import AUDIT, Doubt, Latency, Reason, StepResult
+from harness.records.run import Roofline
 from harness.records.scenario import ROOFLINE, Cell
 from harness.stats.quantile import sample_floor
 from harness.units import Unit, format_number
@@ -30,6 +31,9 @@ CPU_SHARE = 0.8
 
 ROOFLINE_SHARE = 0.7
 """Of the rate that the generator reaches against a server that computes nothing."""
+
+LEVEL_GAIN = 0.1
+"""More requests in flight that bring less than this share of throughput have found the top."""
 
 LITTLE_OFF = 0.05
 """How far throughput times latency may lie from the number in flight."""
@@ -61,15 +65,24 @@ def judged(ledger: Ledger, results: Sequence[StepResult]) -> tuple[StepResult, .
     """Every step with its doubts, or with what shows that the server was overloaded; audits are not among them."""
     entries = {entry.id: entry for entry in ledger.steps}
     cells = {cell.id: cell for cell in ledger.plan}
-    return tuple(
-        _judged(ledger, cells[result.cell], entries[result.id], result, results)
-        for result in results
-        if result.step.shape != AUDIT
-    )
+    steps = [result for result in results if result.step.shape != AUDIT]
+
+    def verdict(result: StepResult, roofline: Roofline | None) -> StepResult:
+        return _judged(ledger, cells[result.cell], entries[result.id], result, results, roofline)
+
+    # The target that computes nothing comes first: what can be believed of it, others are held against.
+    null = {one.id: verdict(one, None) for one in steps if cells[one.cell].target == ROOFLINE}
+    known = known_roofline(ledger, tuple(null.values()))
+    return tuple(null.get(one.id) or verdict(one, known) for one in steps)
 
 
 def _judged(
-    ledger: Ledger, cell: Cell, entry: StepEntry, result: StepResult, results: Sequence[StepResult]
+    ledger: Ledger,
+    cell: Cell,
+    entry: StepEntry,
+    result: StepResult,
+    results: Sequence[StepResult],
+    roofline: Roofline | None,
 ) -> StepResult:
     objective = ledger.scenario.load.objective
     errors = objective.error_share if objective else ERROR_SHARE
@@ -77,7 +90,7 @@ def _judged(
     audits = [one for one in results if one.cell == cell.id and one.step.shape == AUDIT]
     doubts = [*_of_the_recording(entry, result), *_of_the_servers(entry, audits), *_of_the_sample(result, errors)]
     if cell.target != ROOFLINE:
-        doubts += _of_the_generator(entry, result, ledger, roofline_rps(ledger, results), overloaded)
+        doubts += _of_the_generator(entry, result, ledger, roofline, overloaded)
         if result.observed.drifting and overloaded is None and not doubts:
             doubts.append(Doubt(reason=Reason.NOT_STEADY, text="the latency changed to the end of the step"))
     if not doubts:
@@ -96,10 +109,45 @@ def _judged(
     )
 
 
+def known_roofline(ledger: Ledger, results: Sequence[StepResult]) -> Roofline | None:
+    """The most that is known of the generator: what the run itself measured, or what was known of it before under such
+    a load; with few requests in flight, as in a short ladder, the generator does not show what it can do.
+    """
+    load, stored = ledger.scenario.load, ledger.run.roofline
+    if stored is not None and not stored.holds_for(load.workers, load.rows):
+        stored = None
+    rate_rps = roofline_rps(ledger, results)
+    if rate_rps is None or (stored is not None and stored.rate_rps >= rate_rps):
+        return stored
+    return Roofline(
+        rate_rps=rate_rps,
+        measured_utc=ledger.run.finished_utc or ledger.run.started_utc,
+        measured_by=ledger.run.id,
+        workers=load.workers,
+        rows=load.rows,
+        host=ledger.host,
+    )
+
+
 def roofline_rps(ledger: Ledger, results: Sequence[StepResult]) -> float | None:
     """The highest rate that the generator reached against the target that computes nothing; None: it was not tried."""
+    return max((one.throughput_rps for one in _on_null(ledger, results) if one.throughput_rps), default=None)
+
+
+def levelled_off(ledger: Ledger, results: Sequence[StepResult]) -> bool:
+    """Whether the last of the closed steps on that target brought next to nothing more than those before it.
+
+    Else the generator could have done more: good enough for the run, whose other cells were asked no more either, and
+    no figure for other runs.
+    """
+    closed = [one for one in _on_null(ledger, results) if one.step.in_flight and one.throughput_rps]
+    *before, most = sorted((one.step.in_flight or 0, one.throughput_rps or 0.0) for one in closed) or [(0, 0.0)]
+    return bool(before) and most[1] < (1 + LEVEL_GAIN) * max(rate for _, rate in before)
+
+
+def _on_null(ledger: Ledger, results: Sequence[StepResult]) -> list[StepResult]:
     null = {cell.id for cell in ledger.plan if cell.target == ROOFLINE}
-    return max((one.throughput_rps for one in results if one.cell in null and one.throughput_rps), default=None)
+    return [one for one in results if one.cell in null]
 
 
 def _of_the_recording(entry: StepEntry, result: StepResult) -> Iterator[Doubt]:
@@ -157,7 +205,7 @@ def _of_the_sample(result: StepResult, error_limit: float) -> Iterator[Doubt]:
 
 
 def _of_the_generator(
-    entry: StepEntry, result: StepResult, ledger: Ledger, roofline: float | None, overloaded: str | None
+    entry: StepEntry, result: StepResult, ledger: Ledger, roofline: Roofline | None, overloaded: str | None
 ) -> Iterator[Doubt]:
     """Whether what was measured is the server and not the generator."""
     seen, workers = result.observed, entry.generator.workers
@@ -179,10 +227,10 @@ def _of_the_generator(
         text = f"{in_flight * (1 + seen.little_off):.2f} requests were in flight on average, and not {in_flight}"
         yield Doubt(reason=Reason.LITTLES_LAW, text=text)
     asked = result.step.rate_rps or result.throughput_rps or 0.0
-    if roofline is not None and asked > ROOFLINE_SHARE * roofline:
+    if roofline is not None and asked > ROOFLINE_SHARE * roofline.rate_rps:
         text = (
             f"{format_number(asked, Unit.RPS)} is more than {format_number(ROOFLINE_SHARE, Unit.SHARE)} of what the "
-            f"generator reaches here, {format_number(roofline, Unit.RPS)}"
+            f"generator reaches here, {format_number(roofline.rate_rps, Unit.RPS)}"
         )
         yield Doubt(reason=Reason.NEAR_ROOFLINE, text=text)
     dropped = result.failed.get("dropped", 0)

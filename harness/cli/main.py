@@ -141,6 +141,12 @@ def _load_options(command: argparse.ArgumentParser) -> None:
     _json_option(command)
 
 
+def _doctor_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seconds", type=_look, default=20.0, metavar="S", help="about how long (default: 20)")
+    _results_option(command)
+    _json_option(command)
+
+
 def _positive(text: str) -> float:
     try:
         value = float(text)
@@ -170,6 +176,16 @@ def _objective(text: str) -> dict[str, float]:
 
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def _look(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 4 <= seconds <= 600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 4 to 600")
+    return seconds
 
 
 def _count(text: str) -> int:
@@ -210,6 +226,7 @@ _VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Callable[[arg
     ("gate", verbs.gate_verb, "Say what the gates of a run say, as an exit status.", _gate_options),
     ("serve", verbs.serve_verb, "Serve a candidate of a run until interrupted.", _serve_options),
     ("verify", verbs.verify_verb, "Check that every file of a run is what was written.", _run_argument),
+    ("doctor", verbs.doctor_verb, "Is this machine fit to measure, and up to which rate?", _doctor_options),
 )
 
 

@@ -243,6 +243,33 @@ def verify_verb(options: argparse.Namespace) -> int:
     return ExitCode.GOOD
 
 
+def doctor_verb(options: argparse.Namespace) -> int:
+    """Look at the machine, and keep the roofline of the load generator."""
+    from harness.analysis.fitness import disturbances, fit_up_to_rps, notes, told
+    from harness.clock import SystemClock
+    from harness.pipeline.doctor import examined
+    from harness.units import Unit, format_number
+
+    found = examined(options.results, options.seconds, lambda words: talk(f"doctor: {words}"), SystemClock())
+    wrong, up_to_rps = disturbances(found), fit_up_to_rps(found)
+    if options.json:
+        verdict = {"fit": not wrong, "fit_up_to_rps": up_to_rps, "disturbances": wrong, "notes": notes(found)}
+        data(json.dumps({**verdict, **found.model_dump(mode="json"), "sustained_rps": found.sustained_rps}, indent=2))
+        return ExitCode.NOT_TRUSTWORTHY if wrong else ExitCode.GOOD
+    lines = list(told(found))
+    width = max(len(what) for what, _ in lines)
+    for what, value in lines:
+        data(f"{what:<{width}}  {value}")
+    for note in notes(found):
+        data(f"note: {note}.")
+    for disturbance in wrong:
+        data(f"disturbed: {disturbance}.")
+    data(
+        f"{'Not fit' if wrong else 'Fit'} to measure{'' if wrong else f', up to {format_number(up_to_rps, Unit.RPS)}'}."
+    )
+    return ExitCode.NOT_TRUSTWORTHY if wrong else ExitCode.GOOD
+
+
 def data(line: str) -> None:
     """Say something that a program may read."""
     sys.stdout.write(f"{line}\n")

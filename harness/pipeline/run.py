@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
+from harness.analysis.reduce import reduce_step
+from harness.analysis.validity import ROOFLINE_SHARE, judged, known_roofline, levelled_off
 from harness.clock import Clock
 from harness.errors import IntegrityError, UsageError
 from harness.pipeline.cells import (
@@ -31,14 +33,17 @@ from harness.process import allow_open_files, refuse_taken
 from harness.ray_session import ray_session
 from harness.records.finding import Document
 from harness.records.ledger import Ledger
-from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Run
-from harness.records.scenario import Cell, Scenario
+from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Roofline, Run
+from harness.records.scenario import ROOFLINE, Cell, Scenario
 from harness.stages.fleet import RayFleet
 from harness.stages.host import fingerprint
 from harness.store.database import Database
+from harness.store.exchanges import read_exchanges
 from harness.store.files import write_atomically
+from harness.store.roofline import keep_roofline, read_roofline
 from harness.store.runs import RunFolder, disk_failures, find_run, locked, new_run
 from harness.store.scenarios import kept_scenario, read_scenario, scenario_name
+from harness.units import Unit, format_number
 
 SPARE_FILES = 256
 """Files that a process has open beside its connections: libraries, logs, the database."""
@@ -92,6 +97,9 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
     scenario = brought.scenario
     plan = resolved(scenario, brought.where)
     inputs = read_inputs(scenario, brought.folder)
+    host = fingerprint()
+    roofline = read_roofline(around.results, host)
+    _refuse_beyond(plan, roofline)
     with locked(around.results), disk_failures():
         _prepare_machine(plan, plan.cells)
         started_utc = around.clock.utc_label()
@@ -104,11 +112,12 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
             trace_sha256=inputs.trace_sha256,
             harness_version=harness.__version__,
             started_utc=started_utc,
+            roofline=roofline,
         )
 
         def fill(made: RunFolder) -> None:
             write_atomically(made.scenario, brought.text.encode())
-            Database.create(made.database, run, fingerprint(), scenario, plan.cells).close()
+            Database.create(made.database, run, host, scenario, plan.cells).close()
 
         folder = new_run(around.results, run.id, fill)
         around.began(folder)
@@ -137,6 +146,23 @@ def _prepare_machine(plan: Plan, cells: Iterable[Cell]) -> None:
     """Whatever a run needs of the machine and can be had, or refused, before it begins."""
     allow_open_files(plan.scenario.load.in_flight_max + SPARE_FILES)
     _refuse_taken_ports(cells)
+
+
+def _refuse_beyond(plan: Plan, roofline: Roofline | None) -> None:
+    """Raises UsageError on a rate of which no step could be believed here."""
+    load = plan.scenario.load
+    asked_rps = float(load.parameters.get("steady", {}).get("rate_rps", 0.0))
+    if roofline is None or not roofline.holds_for(load.workers, load.rows):
+        return
+    most_rps = ROOFLINE_SHARE * roofline.rate_rps
+    if asked_rps > most_rps:
+        raise UsageError(
+            f"{format_number(asked_rps, Unit.RPS)} are asked for, and the load generator can be believed here up to "
+            f"{format_number(most_rps, Unit.RPS)}: {format_number(ROOFLINE_SHARE, Unit.SHARE)} of the "
+            f"{format_number(roofline.rate_rps, Unit.RPS)} that it reached against a server that computes nothing "
+            f"({roofline.measured_by}, {roofline.measured_utc}). Ask for less, give it more workers where there are "
+            "cores for them, or have `harness doctor` measure it anew."
+        )
 
 
 def _refuse_taken_ports(cells: Iterable[Cell]) -> None:
@@ -206,8 +232,23 @@ def _worked_off(
                 _done(work(cell), cell, micro_cell)
     if left or ledger.run.finished_utc is None:
         database.replace_run(ledger.run.model_copy(update={"finished_utc": around.clock.utc_label()}))
-    failed = database.ledger().failed_by_the_machine
-    return Finished(folder=folder, document=write_report(folder), failed=failed)
+    ledger = database.ledger()
+    if any(cell.target == ROOFLINE for cell in left):
+        _keep_roofline(folder, ledger, around)
+    return Finished(folder=folder, document=write_report(folder), failed=ledger.failed_by_the_machine)
+
+
+def _keep_roofline(folder: RunFolder, ledger: Ledger, around: Surroundings) -> None:
+    """Keep what the run found out of its generator, for the runs to come; a ladder that was cut short found nothing."""
+    null = {cell.id for cell in ledger.plan if cell.target == ROOFLINE}
+    entries = [entry for entry in ledger.steps if entry.cell in null]
+    seen = judged(ledger, [reduce_step(entry, read_exchanges(folder.exchanges(entry.id))) for entry in entries])
+    found, before = known_roofline(ledger, seen), read_roofline(around.results, ledger.host)
+    # The most that was ever reached here: with few in flight the two sides may fall into step, at half of it.
+    if found is None or not levelled_off(ledger, seen):
+        return
+    if before is None or not before.holds_for(found.workers, found.rows) or before.rate_rps < found.rate_rps:
+        keep_roofline(around.results, found)
 
 
 def _search(searched: Searched, cells: Sequence[Cell], work: Callable[[Cell], Work], around: Surroundings) -> None:

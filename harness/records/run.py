@@ -1,10 +1,12 @@
 """A run: where it was made, what became of its cells, and why something failed.
 
-In: nothing. Out: `Host`, `Run`, `Failure`, `CellState`, `MicroResult` and `Progress`.
+In: nothing. Out: `Host`, `Roofline`, `Run`, `Failure`, `CellState`, `MicroResult` and `Progress`.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from pydantic import PositiveFloat, PositiveInt
 
 from harness.records.frozen import Frozen
 
@@ -80,6 +82,25 @@ class Host(Frozen):
         return bool(set(self.generator_cores) & set(self.target_cores))
 
 
+class Roofline(Frozen):
+    """The most that the load generator does on a host: the rate it reached against a server that computes nothing."""
+
+    rate_rps: PositiveFloat
+    measured_utc: str
+    measured_by: str
+    """A run's id, or the command that measured it."""
+    workers: PositiveInt
+    """Processes that sent the load."""
+    rows: PositiveInt
+    """Rows per request: large bodies take the generator's time too."""
+    host: Host
+    """Where that holds."""
+
+    def holds_for(self, workers: int, rows: int) -> bool:
+        """Whether it is of such a load; of which host it is, whoever reads it has looked at."""
+        return (self.workers, self.rows) == (workers, rows)
+
+
 class Run(Frozen):
     """One run of one scenario."""
 
@@ -96,6 +117,8 @@ class Run(Frozen):
     harness_version: str
     started_utc: str
     finished_utc: str | None = None
+    roofline: Roofline | None = None
+    """What was known of the generator when the run began; a run with steps on the target `null` has its own."""
 
 
 class CellState(StrEnum):

@@ -17,6 +17,8 @@ LIBRARIES = (
     "optuna",
     "flaml",
     "locust",
+    "gevent",
+    "geventhttpclient",
     "scikit-learn",
     "onnxruntime",
     "lightgbm",
@@ -24,6 +26,7 @@ LIBRARIES = (
     "numpy",
     "pandas",
     "uvicorn",
+    "uvloop",
 )
 """Distributions whose version can change a figure."""
 

@@ -29,6 +29,9 @@ LATEST = "latest"
 RESULTS = Path("results")
 """Where runs are kept unless another folder is named."""
 
+ROOFLINE_NAME = "roofline.json"
+"""A file among the folders of the runs: what the load generator can do here; see `store.roofline`."""
+
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG})
 _BEGINNING = ".new-run-"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -140,6 +143,8 @@ def new_run(results: Path, run_id: str, fill: Callable[[RunFolder], None]) -> Ru
     folder = RunFolder(results / checked_run_id(run_id))
     if run_id == LATEST:
         raise UsageError(f"{LATEST!r} stands for the newest run and cannot be the id of one.")
+    if run_id == ROOFLINE_NAME:
+        raise UsageError(f"{ROOFLINE_NAME!r} is a file of the results folder and cannot be the id of a run.")
     if os.path.lexists(folder.path):
         going_on = f", or go on with `{folder.resume_command}`" if folder.database.is_file() else ""
         raise UsageError(f"{folder.path} exists already; choose another id{going_on}.")

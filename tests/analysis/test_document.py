@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -14,7 +15,7 @@ from harness.analysis.summary import schema
 from harness.errors import ExitCode, IntegrityError
 from harness.records.candidate import Artifact
 from harness.records.finding import Answer, Document, Table
-from harness.records.run import Cause, Failure
+from harness.records.run import Cause, Failure, Roofline
 from harness.store.exchanges import write_exchanges
 from harness.store.runs import RunFolder
 
@@ -247,3 +248,22 @@ def test_coarse_timers_are_warned_of(ledgers: ModuleType) -> None:
     story.steps[0] = entry.model_copy(update={"generator": coarse})
     assert any("millisecond late" in warning for warning in told(story).warnings)
     assert "event loop, ordinary; timerfd, ordinary" in str(tables(told(story))["host"].rows)
+
+
+def test_the_machine_s_table_says_what_the_generator_can_do_and_who_found_out(ledgers: ModuleType) -> None:
+    def row(story: Any) -> str:
+        return dict(tables(told(story))["host"].rows)["the generator's roofline"]
+
+    story = ledgers.whole_run()
+    assert row(story) == "not known: `harness doctor` measures it"
+    known = {"measured_utc": "2025-12-31T00:00:00Z", "measured_by": "harness doctor", "workers": 1, "rows": 1}
+    story.roofline = Roofline(rate_rps=60_000, host=story.ledger().host, **known)
+    assert row(story) == "60,000 req/s, measured by harness doctor at 2025-12-31T00:00:00Z"
+    story.scenario = story.scenario.model_copy(
+        update={"load": story.scenario.load.model_copy(update={"workers": 2, "rows": 10})}
+    )
+    assert row(story) == "not known where load.workers = 2 and load.rows = 10: the target `null` measures it"
+    own = ledgers.Story(ledgers.scenario(serve=[{"target": "null"}]))
+    own.roofline = Roofline(rate_rps=2_000, host=story.ledger().host, **known)
+    own.loaded(own.cell("serve", target="null"), 3000.0, (), in_flight=(1, 8))
+    assert row(own) == "3,000 req/s, measured in this run"

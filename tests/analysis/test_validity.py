@@ -8,8 +8,9 @@ import pytest
 
 from harness.analysis.load_tables import verdict
 from harness.analysis.reduce import reduce_step
-from harness.analysis.validity import judged, roofline_rps
+from harness.analysis.validity import judged, known_roofline, levelled_off, roofline_rps
 from harness.records.load import ADVICE, GeneratorHealth, Outcome, Reason, Step, StepResult, WorkerHealth
+from harness.records.run import Roofline
 from harness.records.scenario import Scenario
 
 MS = 1_000_000
@@ -193,6 +194,78 @@ def test_the_roofline_is_what_the_generator_reaches_against_nothing(ledgers: Mod
     results = story.reduced()
     assert roofline_rps(story.ledger(), results) == 1000
     assert [reasons(result) for result in results] == [set(), set(), {Reason.NEAR_ROOFLINE}]
+
+
+def stored(ledgers: ModuleType, rate_rps: float, **load: int) -> Roofline:
+    """A roofline that was known before the run began."""
+    return Roofline(
+        rate_rps=rate_rps,
+        measured_utc="2025-12-31T00:00:00Z",
+        measured_by="harness doctor",
+        **{"workers": 1, "rows": 1, **load},
+        host=ledgers.whole_run().ledger().host,
+    )
+
+
+def served_at(ledgers: ModuleType, rate: int, known: Roofline | None, null: int | None = None, lost: str = "") -> Any:
+    """A run that served one candidate at a rate, and `null` at another; `lost` says what became of a process there."""
+    story = ledgers.Story(with_null(ledgers))
+    story.roofline = known
+    for cell, asked in ((story.cell("serve", "optuna_search"), rate), (story.cell("serve", target="null"), null)):
+        if asked is not None:
+            due = np.arange(6 * asked) * S // asked
+            story.step(cell, ledgers.open_step(len(story.steps), asked), ledgers.exchanges(due, np.full(len(due), MS)))
+    if lost:
+        story.steps[1] = story.steps[1].model_copy(update={"generator": GeneratorHealth(workers=(), lost=(lost,))})
+    return story
+
+
+@pytest.mark.parametrize(
+    ("known_rps", "null", "expected"),
+    [
+        (None, None, set()),
+        (1000.0, None, {Reason.NEAR_ROOFLINE}),
+        (1500.0, None, set()),
+        (1000.0, 1500, set()),
+        (1500.0, 1000, set()),  # the most that it ever did is what it can do
+    ],
+)
+def test_a_run_without_null_steps_is_held_against_the_roofline_that_was_known_before_it(
+    ledgers: ModuleType, known_rps: float | None, null: int | None, expected: set[Reason]
+) -> None:
+    story = served_at(ledgers, 800, None if known_rps is None else stored(ledgers, known_rps), null)
+    assert reasons(story.reduced()[0]) == expected
+
+
+def test_a_null_step_that_cannot_be_believed_is_no_roofline(ledgers: ModuleType) -> None:
+    story = served_at(ledgers, 800, stored(ledgers, 5000.0), null=1000, lost="it died in step 1")
+    served, null = story.reduced()
+    assert reasons(null) == {Reason.WORKER_LOST} and reasons(served) == set()
+    known = known_roofline(story.ledger(), (served, null))
+    assert known is not None and known.rate_rps == 5000.0
+
+
+@pytest.mark.parametrize("load", [{"workers": 2}, {"rows": 100}])
+def test_a_roofline_of_another_load_says_nothing(ledgers: ModuleType, load: dict[str, int]) -> None:
+    story = served_at(ledgers, 800, stored(ledgers, 1000.0, **load))
+    assert reasons(story.reduced()[0]) == set()
+    assert known_roofline(story.ledger(), story.reduced()) is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [([], False), ([1000], False), ([1000, 1050], True), ([1000, 1500], False), ([1000, 2000, 1900], True)],
+)
+def test_a_ladder_has_found_the_top_when_its_last_rung_brings_nothing_more(
+    ledgers: ModuleType, rates: list[int], expected: bool
+) -> None:
+    story = ledgers.Story(with_null(ledgers))
+    for number, rate in enumerate(rates):
+        due = np.arange(3 * rate) * S // rate
+        latency = np.full(len(due), 2**number * S // rate)
+        step = ledgers.closed_step(number, 2**number)
+        story.step(story.cell("serve", target="null"), step, ledgers.exchanges(due, latency))
+    assert levelled_off(story.ledger(), story.reduced()) is expected
 
 
 def test_the_roofline_itself_may_take_the_generator_to_its_limit(ledgers: ModuleType) -> None:

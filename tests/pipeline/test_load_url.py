@@ -4,10 +4,16 @@ import tomllib
 from dataclasses import replace
 
 import pytest
+from foreign_server import foreign_server
 
+from harness.clock import SystemClock
 from harness.errors import UsageError
 from harness.pipeline.load_url import Question, brought
 from harness.pipeline.plan import resolved
+from harness.pipeline.run import Surroundings, begin
+from harness.records.run import Roofline
+from harness.stages.host import fingerprint
+from harness.store.roofline import keep_roofline
 from harness.store.scenarios import read_scenario
 
 ASKED = Question(
@@ -71,3 +77,16 @@ def test_an_address_of_the_protocol_without_a_model_is_refused(url):
 def test_an_objective_is_not_asked_of_closed_load():
     with pytest.raises(UsageError, match="Give --rate instead"):
         brought(replace(ASKED, users=4, objective={"p99_s": 0.05}))
+
+
+def test_a_rate_that_no_figure_could_be_believed_of_is_refused_before_there_is_a_run(tmp_path):
+    host = fingerprint()
+    known = {"measured_utc": "2026-01-01T00:00:00Z", "measured_by": "harness doctor", "workers": 1, "rows": 1}
+    tmp_path.joinpath("results").mkdir()
+    keep_roofline(tmp_path / "results", Roofline(rate_rps=1000.0, host=host, **known))
+    around = Surroundings(tmp_path / "results", None, lambda folder: None, lambda progress: None, SystemClock())
+    with foreign_server() as server:
+        asked = replace(ASKED, url=f"{server.url}/get", requests={}, rate_rps=701.0)
+        with pytest.raises(UsageError, match=r"701 req/s are asked for, .* up to 700 req/s: 70.0 % of the 1,000 req/s"):
+            begin(brought(asked), None, around)
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["roofline.json"]

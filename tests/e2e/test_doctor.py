@@ -1,0 +1,50 @@
+"""`harness doctor`: what it says, what it keeps, and that nothing is left of it."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from commands import harness, interrupted
+
+from harness.records.run import Roofline
+from harness.stages.host import fingerprint
+from harness.store.roofline import read_roofline
+
+FIT, DISTURBED = 0, 4
+"""Which of them it is, is up to what else the machine does meanwhile."""
+
+
+def test_it_says_what_it_found_and_keeps_the_roofline(tmp_path: Path, nothing_left: Callable[[], list[str]]) -> None:
+    done = harness("doctor", "--seconds", "4", "--results", str(tmp_path))
+    assert done.returncode in (FIT, DISTURBED), done.stderr
+    assert nothing_left() == []
+    *lines, verdict = done.stdout.splitlines()
+    assert verdict.startswith("Fit to measure, up to " if done.returncode == FIT else "Not fit to measure.")
+    assert any(line.startswith("disturbed: ") for line in lines) == (done.returncode == DISTURBED)
+    told = [line for line in lines if not line.startswith(("disturbed: ", "note: "))]
+    width = len("the generator's priority") + 2
+    assert all(line[width - 2 : width] == "  " and line[width] != " " for line in told), done.stdout
+    assert all(line.startswith("doctor: ") for line in done.stderr.splitlines()), done.stderr
+    assert read_roofline(tmp_path, fingerprint()) is not None
+    assert harness("report", "latest", "--results", str(tmp_path)).returncode == 2
+
+
+def test_programs_read_the_same(tmp_path: Path, nothing_left: Callable[[], list[str]]) -> None:
+    done = harness("doctor", "--json", "--seconds", "4", "--results", str(tmp_path))
+    found = json.loads(done.stdout)
+    assert done.returncode == (FIT if found["fit"] else DISTURBED) and found["fit"] == (found["disturbances"] == [])
+    assert found["fit_up_to_rps"] <= 0.7 * found["roofline"]["rate_rps"]
+    assert read_roofline(tmp_path, fingerprint()) == Roofline.model_validate(found["roofline"])
+    assert {"host", "timer", "priority", "gaps", "idle", "closed", "open", "notes", "sustained_rps"} <= found.keys()
+    assert nothing_left() == []
+
+
+def test_interrupted_it_leaves_nothing(tmp_path: Path, nothing_left: Callable[[], list[str]]) -> None:
+    arguments = ["doctor", "--results", str(tmp_path)]
+    for said in ("a core spins", "open load, 1,000 req/s"):
+        status, told = interrupted(arguments, said, signal.SIGINT)
+        assert status == 130 and "nothing is left running" in told, told
+        assert "Traceback" not in told
+        assert nothing_left() == []
+    assert read_roofline(tmp_path, fingerprint()) is None
