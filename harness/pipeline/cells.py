@@ -25,7 +25,7 @@ from harness.ports import Predictor, Problem, Servable, Target
 from harness.process import refuse_gone
 from harness.records.candidate import Candidate, Check, Configuration, Trial
 from harness.records.ledger import Ledger, StepEntry
-from harness.records.load import Rung, Step
+from harness.records.load import Beat, Rung, Step
 from harness.records.rows import Batch, Prediction
 from harness.records.run import Cause, Host
 from harness.records.scenario import BASELINE, Cell, Metric, Scenario
@@ -246,7 +246,7 @@ def _drive(work: Work, cell: Cell, load: Generator, refuse_dead: Callable[[], No
     def drive(step: Step) -> Rung:
         work.tell(f"{step.shape}: {step.label}")
         with _blamed_on(Cause.GENERATOR, work):
-            recording = load.drive(step)
+            recording = load.drive(step, lambda beat: work.tell(f"{step.shape}: {step.label}; {_told(beat)}"))
         return rung(reduce_step(keep(step, recording), recording.columns))
 
     number = sum(1 for _ in steps(work.scenario.load, drive))
@@ -331,6 +331,18 @@ def _best_of(ledger: Ledger, engine: str, metric: Metric) -> tuple[Configuration
     if leading is None:
         raise CellFailedError(Cause.ENGINE_NO_MODEL, f"no trial of {engine} succeeded")
     return leading.evaluated.configuration, leading.evaluated.score
+
+
+def _told(beat: Beat) -> str:
+    """How a step is going, in a line."""
+    rate = f"{beat.answered / beat.span_s:,.0f} answered/s"
+    failed = f"{beat.failed:,} failed" if beat.failed else ""
+    p50, p99 = (
+        "" if value_s is None else f"{name} {format_number(value_s, Unit.SECONDS)}"
+        for name, value_s in (("p50", beat.p50_s), ("p99", beat.p99_s))
+    )
+    lag = "" if beat.lag_p99_s is None else f"lag p99 {format_number(beat.lag_p99_s, Unit.SECONDS)}"
+    return ", ".join(part for part in (rate, failed, p50, p99, f"{beat.in_flight:,} in flight", lag) if part)
 
 
 def _shown(trial: Trial, metric: Metric) -> str:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
-from harness.process import LOOPBACK
+from harness.process import LOOPBACK, on_cores
 from harness.records.candidate import Endpoint
-from harness.records.load import AUDIT, EXCHANGE_COLUMNS, GeneratorHealth, Step, WorkerHealth
+from harness.records.load import AUDIT, EXCHANGE_COLUMNS, Beat, GeneratorHealth, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
 from harness.stages.channel import Channel, channel
+from harness.stages.columns import COLUMNS_FILE, Columns, SharedMemory, shared_memory
 from harness.stages.host import available_cores
+from harness.stages.pulse import Pulse, beat
 from harness.stages.schedule import Timetable, audit_step, audit_timetable, timetable
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -45,8 +47,6 @@ LEAD_S = 0.02
 _CONNECTIONS_MIN = 8
 _STALL_S = 0.5
 
-Columns = dict[str, NDArray[Any]]
-
 
 @dataclass(frozen=True, slots=True)
 class Recording:
@@ -60,20 +60,31 @@ class Recording:
     health: GeneratorHealth
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One process of the load generator: the way to it, and the memory that it writes its exchanges to."""
+
+    channel: Channel
+    memory: SharedMemory
+
+
 class Generator:
     """A running load generator; made by `generator`."""
 
     def __init__(
         self,
-        workers: Sequence[Channel],
+        workers: Sequence[Worker],
         plan: LoadPlan,
         payloads: int,
         new: int,
         trace_s: NDArray[np.float64] | None,
         folder: Path,
+        cores: tuple[int, ...],
     ) -> None:
         self._workers = workers
         self._plan = plan
+        self._other_cores = tuple(core for core in available_cores() if core not in cores)
+        """Where a step may be watched from."""
         self.payloads = payloads
         """How many request bodies it repeats; those that are new have the numbers after them."""
         self._new = new
@@ -84,8 +95,8 @@ class Generator:
         self._lost: dict[int, str] = {}
         """Of each worker that is of no use any more, why."""
 
-    def drive(self, step: Step) -> Recording:
-        """Run one step.
+    def drive(self, step: Step, watch: Callable[[Beat], object] | None = None) -> Recording:
+        """Run one step; `watch` is told of it once a second.
 
         Open step: the rows of the plan; its n-th step at a rate has the same due times and payloads for every
         candidate. Closed step: a row per request started; due is the moment it started. Where one of several
@@ -95,7 +106,7 @@ class Generator:
         load = (step.mode, step.rate_rps, step.in_flight)
         planned = timetable(self._plan, step, self.payloads, self._driven[load], self._trace_s)
         self._driven[load] += 1
-        return self._walked(step, planned, _shares(self._connections(step), len(self._workers)))
+        return self._walked(step, planned, _shares(self._connections(step), len(self._workers)), watch)
 
     def audit(self, number: int) -> Recording | None:
         """Ask, one request at a time, whether answers are remembered; None where there are no new requests to ask."""
@@ -103,7 +114,13 @@ class Generator:
             return None
         return self._walked(audit_step(number), audit_timetable(self.payloads, self._new), [1])
 
-    def _walked(self, step: Step, planned: Timetable, connections: Sequence[int]) -> Recording:
+    def _walked(
+        self,
+        step: Step,
+        planned: Timetable,
+        connections: Sequence[int],
+        watch: Callable[[Beat], object] | None = None,
+    ) -> Recording:
         """The step as the first workers walk it, one per number of connections."""
         if self._lost:
             raise InfrastructureError(self._first_loss())
@@ -117,12 +134,17 @@ class Generator:
                 "workers": len(connections),
                 "all": step.shape == AUDIT,
             }
+            rows = _shares(len(planned.payload), len(connections))
+            for worker, mine in zip(self._workers, rows, strict=False):
+                worker.memory.resize(mine)
             ready = self._all(step, {index: {**asked, "connections": share} for index, share in enumerate(connections)})
             epoch_ns = round((SystemClock().monotonic_s() + LEAD_S) * 1e9)
             spools = {index: Path(scratch) / f"spool-{index}.npz" for index in ready}
-            done = self._all(
-                step, {index: {"epoch_ns": epoch_ns, "spool": str(spool)} for index, spool in spools.items()}
-            )
+            begin = {index: {"epoch_ns": epoch_ns, "spool": str(spool)} for index, spool in spools.items()}
+            seen = [self._workers[index].memory.columns(rows[index]) for index in ready]
+            pulse = Pulse(seen, epoch_ns / 1e9, SystemClock(), lambda window: watch(beat(window)) if watch else None)
+            with on_cores(self._other_cores):
+                done = self._all(step, begin, pulse.look_when_due if watch else None)
             parts: list[Columns] = []
             for index in done:
                 with self._losing(index):
@@ -141,17 +163,19 @@ class Generator:
             ),
         )
 
-    def _all(self, step: Step, messages: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    def _all(
+        self, step: Step, messages: Mapping[int, dict[str, Any]], meanwhile: Callable[[], float] | None = None
+    ) -> dict[int, dict[str, Any]]:
         """The answer of every worker that has a message; all are told first, and those that fail are lost."""
         what = f"step {step.number} ({step.label})"
         limit_s = step.duration_s + self._plan.timeout_s + WARM_S + MARGIN_S
         for index, message in messages.items():
             with self._losing(index):
-                self._workers[index].tell(message, what)
+                self._workers[index].channel.tell(message, what)
         answers = {}
         for index in messages.keys() - self._lost.keys():
             with self._losing(index):
-                answers[index] = self._workers[index].answer(limit_s, what)
+                answers[index] = self._workers[index].channel.answer(limit_s, what, meanwhile)
         return dict(sorted(answers.items()))
 
     @contextlib.contextmanager
@@ -215,21 +239,20 @@ def generator(
             zip(workers, _shares(plan.in_flight_max, len(workers)), strict=True)
         ):
             mine = {"worker": index, "in_flight_max": in_flight_max, "bodies": str(bodies), "repeated": len(payloads)}
-            worker.tell({**setup, **mine}, "its start")
+            worker.channel.tell({**setup, **mine}, "its start")
         for worker in workers:
-            worker.answer(START_S, "its start")
-        yield Generator(workers, plan, len(payloads), len(new), trace_s, folder)
+            worker.channel.answer(START_S, "its start")
+        yield Generator(workers, plan, len(payloads), len(new), trace_s, folder, cores)
         for worker in workers:
-            worker.quit()
+            worker.channel.quit()
 
 
 def _started(
     stack: contextlib.ExitStack, endpoint: Endpoint, count: int, cores: tuple[int, ...], folder: Path
-) -> list[Channel]:
+) -> list[Worker]:
     """Locust processes: one that is all there is, or `count` workers under a master."""
-    alone = _command(endpoint, 1)
     if count == 1:
-        return [stack.enter_context(channel(alone, folder / "locust.log", cores))]
+        return [_worker(stack, _command(endpoint, 1), folder / "locust.log", cores)]
     under = ["--master", "--expect-workers", str(count), "--master-bind-host", LOOPBACK, "--master-bind-port", "0"]
     master = stack.enter_context(channel([*_command(endpoint, count), *under], folder / "locust-master.log", cores))
     # Its own end closes it last: a worker that finds its master gone complains into its log.
@@ -237,7 +260,12 @@ def _started(
     stack.callback(master.quit)
     under = ["--worker", "--master-host", LOOPBACK, "--master-port", str(port)]
     command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--loglevel", "INFO", *under]
-    return [stack.enter_context(channel(command, folder / f"locust-{index}.log", cores)) for index in range(count)]
+    return [_worker(stack, command, folder / f"locust-{index}.log", cores) for index in range(count)]
+
+
+def _worker(stack: contextlib.ExitStack, command: Sequence[str], log: Path, cores: tuple[int, ...]) -> Worker:
+    memory = stack.enter_context(shared_memory())
+    return Worker(stack.enter_context(channel(command, log, cores, {COLUMNS_FILE: memory.descriptor})), memory)
 
 
 def pack(name: str, texts: Sequence[bytes]) -> dict[str, NDArray[Any]]:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from harness.process import die_with_parent
 from harness.records.load import NEVER, Outcome, WorkerHealth
 from harness.stages.channel import DESCRIPTOR
+from harness.stages.columns import COLUMNS_FILE, SharedMemory
 from harness.stages.timer import Timer
 from harness.stages.traffic import ClosedTraffic, Traffic, roll_call, warm
 from harness.stages.wire import Wire, now_ns
@@ -115,6 +116,7 @@ class Worker:
         self._lines = channel.makefile("rb")
         setup = json.loads(self._lines.readline())
         self._wire, self._timer = Wire(setup), Timer()
+        self._memory = SharedMemory(int(os.environ[COLUMNS_FILE]))
         self._real_time: bool = setup["real_time"]
         self._answer({})
 
@@ -135,10 +137,11 @@ class Worker:
         warm(self._wire, self._timer, asked["connections"])
         servers = roll_call(self._wire, self._timer)
         warm(self._wire, self._timer, asked["connections"])
+        shared = self._memory.columns(len(payload), writing=True)
         traffic = (
-            Traffic(self._wire, self._timer, payload, due)
+            Traffic(self._wire, self._timer, payload, due, shared)
             if asked["mode"] == "open"
-            else ClosedTraffic(self._wire, self._timer, payload, asked["connections"], every=asked["all"])
+            else ClosedTraffic(self._wire, self._timer, payload, asked["connections"], shared, every=asked["all"])
         )
         with quiet(), Watch() as watch, preferred(self._real_time) as priority:
             self._answer({"servers": servers})

@@ -8,7 +8,6 @@ request is one write and one call back. Only `stages.locustfile` imports this, a
 import errno
 import socket
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
@@ -38,7 +37,7 @@ class Traffic(Protocol):
 
     answer: ClassVar[type["Answer"]]
     payload: Sequence[int]
-    sent: "array[int]"
+    sent: "memoryview[int]"
     epoch_ns: int
     fault: Exception | None
 
