@@ -79,6 +79,11 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run (an id, or `latest`)")
     command.add_argument("--run-id", metavar="ID", help="name of the run's folder (default: time and scenario)")
     command.add_argument("--ray-address", metavar="ADDRESS", help="a running Ray cluster (default: a local one)")
+    command.add_argument(
+        "--ui",
+        action="store_true",
+        help="show the load on Locust's own page, on this machine only; figures stay the same where it has a core to spare",
+    )
     _results_option(command)
     _json_option(command)
 

@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,7 @@ def run_verb(options: argparse.Namespace) -> int:
     from harness.clock import SystemClock
     from harness.errors import UsageError
     from harness.pipeline.run import Surroundings, resume, start
+    from harness.stages.page import page
 
     if (options.scenario is None) == (options.resume is None):
         raise UsageError("Give a scenario to run, or --resume RUN to go on with one; one of the two.")
@@ -93,8 +95,8 @@ def run_verb(options: argparse.Namespace) -> int:
         raise UsageError("A resumed run keeps its scenario and its id: leave out --set and --run-id.")
     clock = SystemClock()
     begun: list[RunFolder] = []
-    with watching(sys.stderr, clock) as watch:
-        around = Surroundings(options.results, options.ray_address, begun.append, watch, clock)
+    with watching(sys.stderr, clock) as watch, page(talk) if options.ui else nullcontext() as shown:
+        around = Surroundings(options.results, options.ray_address, begun.append, watch, clock, shown)
         try:
             if options.resume is not None:
                 finished = resume(options.resume, around)

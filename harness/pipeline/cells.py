@@ -37,6 +37,7 @@ from harness.stages.data import Table
 from harness.stages.export import exported, loaded
 from harness.stages.load import Generator, Recording, generator
 from harness.stages.micro import BATCH_ROWS, micro_benchmarks
+from harness.stages.page import Page
 from harness.stages.schedule import audit_step
 from harness.stages.search import SearchFleet, best, fit_candidate, search
 from harness.stages.validate import (
@@ -63,6 +64,8 @@ SERVER = "harness.server"
 MODEL = "candidate"
 """What every served candidate is called in its URL: the same requests reach all of them."""
 
+PAGE_NOTE = "Locust's page was open (--ui): a process more on the server's cores"
+
 _SAMPLE_ROWS = 10
 
 
@@ -88,6 +91,8 @@ class Work:
     clock: Clock
     tell: Callable[[str], None]
     """Says what is going on inside the present cell."""
+    page: Page | None = None
+    """Shows the steps of served cells, where someone wants to see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +198,11 @@ def serve_cell(work: Work, cell: Cell) -> Told:
             plan, folder = work.scenario.load, work.folder.logs / "load" / cell.id
             cores, trace_s = work.host.generator_cores, work.trace_s
             new = new_bodies(batch, work.table.signature, plan.rows, payloads, plan.seed) if candidate else []
-            load = stack.enter_context(generator(endpoint, payloads, expected, plan, cores, folder, trace_s, new))
+            load = stack.enter_context(
+                generator(endpoint, payloads, expected, plan, cores, folder, trace_s, new, work.page)
+            )
         _drive(work, cell, load, refuse_dead)
-    return Told(startup_s=endpoint.startup_s, notes=endpoint.notes)
+    return Told(startup_s=endpoint.startup_s, notes=endpoint.notes + ((PAGE_NOTE,) if work.page else ()))
 
 
 def micro_cell(work: Work, cell: Cell) -> Told:

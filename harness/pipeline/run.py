@@ -40,6 +40,7 @@ from harness.space.families import families_for
 from harness.stages.data import Table, load_table
 from harness.stages.fleet import RayFleet
 from harness.stages.host import fingerprint
+from harness.stages.page import Page
 from harness.stages.trace import trace_of
 from harness.store.database import Database
 from harness.store.files import write_atomically
@@ -60,6 +61,8 @@ class Surroundings:
     """Told of the run's folder as soon as there is something to resume."""
     watch: Callable[[Progress], None]
     clock: Clock
+    page: Page | None = None
+    """Shows the steps of served cells, where someone wants to see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,7 @@ def _worked_off(
             trace_s=trace_s,
             clock=around.clock,
             tell=teller.of(cell),
+            page=around.page,
         )
 
     _search(plan, [cell for cell in left if cell.kind == "search"], table, work, around)

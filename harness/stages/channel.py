@@ -39,7 +39,7 @@ class Channel:
         return self.answer(timeout_s, what)
 
     def tell(self, message: dict[str, Any], what: str) -> None:
-        """Send a message; its answer is to be fetched. Raises InfrastructureError where the child has died."""
+        """Send a message; its answer, if any, is to be fetched. Raises InfrastructureError where the child has died."""
         try:
             self._socket.settimeout(QUIT_S)
             self._socket.sendall(json.dumps(message).encode() + b"\n")

@@ -30,7 +30,8 @@ from harness.records.scenario import LoadPlan
 from harness.stages.channel import Channel, channel
 from harness.stages.columns import COLUMNS_FILE, Columns, SharedMemory, shared_memory
 from harness.stages.host import available_cores
-from harness.stages.pulse import Pulse, beat
+from harness.stages.page import PAGE, Page
+from harness.stages.pulse import Pulse, Window, beat
 from harness.stages.schedule import Timetable, audit_step, audit_timetable, timetable
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -80,11 +81,13 @@ class Generator:
         trace_s: NDArray[np.float64] | None,
         folder: Path,
         cores: tuple[int, ...],
+        page: Page | None,
     ) -> None:
         self._workers = workers
         self._plan = plan
-        self._other_cores = tuple(core for core in available_cores() if core not in cores)
+        self._other_cores = _others(cores)
         """Where a step may be watched from."""
+        self._page = page
         self.payloads = payloads
         """How many request bodies it repeats; those that are new have the numbers after them."""
         self._new = new
@@ -142,9 +145,11 @@ class Generator:
             spools = {index: Path(scratch) / f"spool-{index}.npz" for index in ready}
             begin = {index: {"epoch_ns": epoch_ns, "spool": str(spool)} for index, spool in spools.items()}
             seen = [self._workers[index].memory.columns(rows[index]) for index in ready]
-            pulse = Pulse(seen, epoch_ns / 1e9, SystemClock(), lambda window: watch(beat(window)) if watch else None)
+            pulse = Pulse(seen, epoch_ns / 1e9, SystemClock(), lambda window: self._show(step, window, watch))
             with on_cores(self._other_cores):
-                done = self._all(step, begin, pulse.look_when_due if watch else None)
+                done = self._all(step, begin, pulse.look_when_due if watch or self._page else None)
+                if self._page and seen:
+                    self._show(step, pulse.look(), None)  # what came after its last whole second
             parts: list[Columns] = []
             for index in done:
                 with self._losing(index):
@@ -162,6 +167,12 @@ class Generator:
                 servers_after=_added(answer["servers"] for answer in done.values()),
             ),
         )
+
+    def _show(self, step: Step, window: Window, watch: Callable[[Beat], object] | None) -> None:
+        if self._page:
+            self._page.tell(step, window)
+        if watch:
+            watch(beat(window))
 
     def _all(
         self, step: Step, messages: Mapping[int, dict[str, Any]], meanwhile: Callable[[], float] | None = None
@@ -211,12 +222,13 @@ def generator(
     folder: Path,
     trace_s: NDArray[np.float64] | None = None,
     new: Sequence[bytes] = (),
+    page: Page | None = None,
 ) -> Iterator[Generator]:
     """A load generator for one endpoint, on `cores` (empty: any), ready for steps; gone when the block is left.
 
     `payloads` are request bodies; `expected`, where given, the answer to each, byte for byte; `trace_s` the recorded
-    times where the plan's arrivals are a trace; `new` bodies that were never sent, for the audit. Its logs
-    (`locust*.log`) and passing files lie in `folder`. Raises UsageError on an endpoint it cannot load,
+    times where the plan's arrivals are a trace; `new` bodies that were never sent, for the audit; `page` shows the
+    steps. Its logs (`locust*.log`) and passing files lie in `folder`. Raises UsageError on an endpoint it cannot load,
     InfrastructureError where a child does not start.
     """
     if expected is not None and len(expected) != len(payloads):
@@ -234,33 +246,48 @@ def generator(
             allow_pickle=False,
             **{key: column for name, texts in parts.items() for key, column in pack(name, texts).items()},
         )
-        workers = _started(stack, endpoint, plan.workers, cores, folder)
+        workers = _started(stack, endpoint, plan.workers, cores, folder, page)
         for index, (worker, in_flight_max) in enumerate(
             zip(workers, _shares(plan.in_flight_max, len(workers)), strict=True)
         ):
             mine = {"worker": index, "in_flight_max": in_flight_max, "bodies": str(bodies), "repeated": len(payloads)}
-            worker.channel.tell({**setup, **mine}, "its start")
+            worker.channel.tell({**setup, **mine, "reports": page is None}, "its start")
         for worker in workers:
             worker.channel.answer(START_S, "its start")
-        yield Generator(workers, plan, len(payloads), len(new), trace_s, folder, cores)
+        yield Generator(workers, plan, len(payloads), len(new), trace_s, folder, cores, page)
         for worker in workers:
             worker.channel.quit()
 
 
 def _started(
-    stack: contextlib.ExitStack, endpoint: Endpoint, count: int, cores: tuple[int, ...], folder: Path
+    stack: contextlib.ExitStack,
+    endpoint: Endpoint,
+    count: int,
+    cores: tuple[int, ...],
+    folder: Path,
+    page: Page | None,
 ) -> list[Worker]:
-    """Locust processes: one that is all there is, or `count` workers under a master."""
-    if count == 1:
+    """Locust processes: one that is all there is, or `count` workers under a master, which serves the page."""
+    if count == 1 and page is None:
         return [_worker(stack, _command(endpoint, 1), folder / "locust.log", cores)]
     under = ["--master", "--expect-workers", str(count), "--master-bind-host", LOOPBACK, "--master-bind-port", "0"]
-    master = stack.enter_context(channel([*_command(endpoint, count), *under], folder / "locust-master.log", cores))
+    inherited, where = ({}, cores) if page is None else ({PAGE: page.listener.fileno()}, _others(cores))
+    master = stack.enter_context(
+        channel([*_command(endpoint, count), *under], folder / "locust-master.log", where, inherited)
+    )
     # Its own end closes it last: a worker that finds its master gone complains into its log.
     port = master.ask({}, START_S, "the start of its master")["port"]
     stack.callback(master.quit)
+    if page is not None:
+        stack.enter_context(page.served_by(master))
     under = ["--worker", "--master-host", LOOPBACK, "--master-port", str(port)]
     command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--loglevel", "INFO", *under]
     return [_worker(stack, command, folder / f"locust-{index}.log", cores) for index in range(count)]
+
+
+def _others(cores: tuple[int, ...]) -> tuple[int, ...]:
+    """The cores that the generator leaves to others; empty where it leaves none."""
+    return tuple(core for core in available_cores() if core not in cores)
 
 
 def _worker(stack: contextlib.ExitStack, command: Sequence[str], log: Path, cores: tuple[int, ...]) -> Worker:

@@ -108,13 +108,13 @@ class Pulse:
         left_s = self._looked_s + EVERY_S - self._elapsed_s()
         if left_s > 0:
             return left_s
-        self.look()
+        self._tell(self.look())
         return EVERY_S
 
-    def look(self) -> None:
-        """Look now, and tell."""
+    def look(self) -> Window:
+        """What came to pass since the look before, now."""
         from_s, self._looked_s = self._looked_s, self._elapsed_s()
-        self._tell(_pooled([onlooker.look(from_s, self._looked_s) for onlooker in self._onlookers]))
+        return _pooled([onlooker.look(from_s, self._looked_s) for onlooker in self._onlookers])
 
     def _elapsed_s(self) -> float:
         return self._clock.monotonic_s() - self._epoch_s

@@ -1,7 +1,10 @@
-"""A step under way, as it is watched: from the driver."""
+"""A step under way, as it is watched: from the driver, and on Locust's page."""
 
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
 
 import numpy as np
 import psutil
@@ -13,6 +16,7 @@ from harness.records.scenario import LoadPlan
 from harness.stages import load
 from harness.stages.host import split_cores
 from harness.stages.load import generator
+from harness.stages.page import page
 
 CORES = split_cores()[0]
 HONEST = [b"slow 0.002 row %d" % row for row in range(20)]
@@ -103,3 +107,126 @@ def test_who_watches_changes_no_row(server, tmp_path):
     for name in ("due_ns", "payload", "outcome", "status", "bytes"):
         assert np.array_equal(watched.columns[name], alone.columns[name])
     assert NEVER not in watched.columns["done_ns"]
+
+
+def asked(address, body=None):
+    """Status and body of an answer."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(address, data=body), timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def shown(address, requests):
+    """The entries of the page by name, once it tells of so many requests: it keeps an answer for seconds."""
+    for _ in range(60):
+        entries = {entry["name"]: entry for entry in json.loads(asked(f"{address}/stats/requests")[1])["stats"]}
+        if entries["Aggregated"]["num_requests"] >= requests:
+            return entries
+        time.sleep(0.5)
+    raise AssertionError(f"{requests} requests, and after 30 s the page shows {entries}")
+
+
+def agrees(entry, *parts):
+    """Whether an entry of the page says what the rows of some steps say."""
+    ended = np.concatenate([part["done_ns"] != NEVER for part in parts])
+    latency_ms, bytes_, outcome = (
+        np.concatenate(columns)[ended]
+        for columns in (
+            [(part["done_ns"] - part["due_ns"]) / 1e6 for part in parts],
+            [part["bytes"] for part in parts],
+            [part["outcome"] for part in parts],
+        )
+    )
+    assert entry["num_requests"] == len(latency_ms)
+    assert entry["num_failures"] == (outcome != Outcome.OK).sum()
+    assert entry["avg_response_time"] == pytest.approx(latency_ms.mean())
+    assert entry["avg_content_length"] == pytest.approx(bytes_.mean())
+    assert entry["max_response_time"] == pytest.approx(latency_ms.max(), abs=0.51)
+    ordered = np.sort(latency_ms)
+    for name, share in (("median_response_time", 0.5), ("response_time_percentile_0.99", 0.99)):
+        # Three digits, and Locust takes the sample of that rank or the next.
+        rank = int(share * len(ordered))
+        near = ordered[max(0, rank - 1) : rank + 2]
+        assert near.min() * 0.995 <= entry[name] <= near.max() * 1.005
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_page_shows_what_the_rows_say_and_nothing_twice(server, tmp_path, workers):
+    bodies, said = [b"slow 0.002", b"fail", b"silent", b"echo"], []
+    plan, before = LoadPlan(workers=workers, timeout_s=0.5), set(generators())
+    with page(said.append) as made:
+        with generator(server.endpoint, bodies, None, plan, CORES, tmp_path, page=made) as running:
+            first = running.drive(step(0, duration_s=1.5)).columns
+            second = running.drive(step(1, duration_s=1.2, in_flight=5)).columns
+            entries = shown(made.address, sum((part["done_ns"] != NEVER).sum() for part in (first, second)))
+            assert set(entries) == {"00 t: 200 req/s", "01 t: 5 in flight", "Aggregated"}
+            agrees(entries["00 t: 200 req/s"], first)
+            agrees(entries["01 t: 5 in flight"], second)
+            agrees(entries["Aggregated"], first, second)
+            masters = [process for process in set(generators()) - before if "--master" in process.cmdline()]
+            assert len(masters) == 1 and len(set(generators()) - before) == workers + 1
+            if set(split_cores()[0]) != set(split_cores()[1]):
+                assert not set(masters[0].cpu_affinity()) & set(CORES)
+            assert asked(made.address)[0] == 200
+        assert set(generators()) == before
+        assert said == [f"Locust's page is up: {made.address}"]
+    with pytest.raises(urllib.error.URLError):
+        asked(made.address)
+
+
+def test_the_page_has_one_address_for_all_cells_on_loopback(server, tmp_path):
+    said = []
+    with page(said.append) as made:
+        for cell in ("one", "two"):
+            with generator(server.endpoint, HONEST, None, LoadPlan(), CORES, tmp_path / cell, page=made) as running:
+                columns = running.drive(step(duration_s=0.3)).columns
+                agrees(shown(made.address, len(columns["due_ns"]))["Aggregated"], columns)
+        assert made.listener.getsockname()[0] == "127.0.0.1"
+    assert len(said) == 1
+
+
+def test_the_buttons_of_the_page_do_nothing_to_the_run(server, tmp_path):
+    answers = []
+
+    def meddle():
+        for path, body in (
+            ("/stop", b""),
+            ("/swarm", b"user_count=9&spawn_rate=9&host=http://127.0.0.1:1"),
+            ("/stats/reset", b""),
+            ("/user", b'{"user_class_name": "Walker", "host": "x"}'),
+        ):
+            answers.append(asked(f"{made.address}{path}", body)[0])
+
+    with (
+        page(lambda text: None) as made,
+        generator(server.endpoint, HONEST, HONEST, LoadPlan(), CORES, tmp_path, page=made) as running,
+    ):
+        meddling = threading.Timer(0.7, meddle)
+        meddling.start()
+        first = running.drive(step(0, duration_s=2.0))
+        meddling.join()
+        second = running.drive(step(1, duration_s=0.5))
+        assert answers == [403] * 4
+        for recording in (first, second):
+            assert len(recording.columns["due_ns"]) == recording.planned
+            assert set(recording.columns["outcome"]) == {Outcome.OK}
+            assert recording.health.lost == ()
+        agrees(shown(made.address, first.planned + second.planned)["Aggregated"], first.columns, second.columns)
+
+
+def test_a_page_that_is_killed_costs_no_step(server, tmp_path):
+    said, before = [], set(generators())
+    with (
+        page(said.append) as made,
+        generator(server.endpoint, HONEST, HONEST, LoadPlan(), CORES, tmp_path, page=made) as running,
+    ):
+        (master,) = [process for process in set(generators()) - before if "--master" in process.cmdline()]
+        threading.Timer(1.2, master.kill).start()
+        recording = running.drive(step(duration_s=3.5))
+        assert len(recording.columns["due_ns"]) == recording.planned
+        assert set(recording.columns["outcome"]) == {Outcome.OK}
+    assert len(said) == 2 and said[1].startswith("Locust's page is gone: The load generator died in its page")
+    assert set(generators()) == before
