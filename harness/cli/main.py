@@ -82,7 +82,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ui",
         action="store_true",
-        help="show the load on Locust's own page, on this machine only; figures stay the same where it has a core to spare",
+        help="show the load on Locust's own page, on this machine only; figures stay the same where a core is spare",
     )
     _results_option(command)
     _json_option(command)

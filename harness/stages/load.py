@@ -8,7 +8,6 @@ between them, each every n-th request of it, under a Locust master that keeps th
 
 import contextlib
 import math
-import sys
 import tempfile
 import zipfile
 from collections import Counter
@@ -23,21 +22,17 @@ from numpy.typing import NDArray
 
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
-from harness.process import LOOPBACK, on_cores
+from harness.process import on_cores
 from harness.records.candidate import Endpoint
 from harness.records.load import AUDIT, EXCHANGE_COLUMNS, Beat, GeneratorHealth, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
-from harness.stages.channel import Channel, channel
-from harness.stages.columns import COLUMNS_FILE, Columns, SharedMemory, shared_memory
+from harness.stages.columns import Columns
+from harness.stages.crew import START_S, Worker, crew, other_cores
 from harness.stages.host import available_cores
-from harness.stages.page import PAGE, Page
+from harness.stages.page import Page
 from harness.stages.pulse import Pulse, Window, beat
 from harness.stages.schedule import Timetable, audit_step, audit_timetable, timetable
 
-LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-
-START_S = 60.0
-"""Longest start of a child: importing Locust takes one to two seconds of an idle core."""
 WARM_S = 5.0
 """Longest time a child spends on opening connections before a step."""
 MARGIN_S = 30.0
@@ -61,14 +56,6 @@ class Recording:
     health: GeneratorHealth
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """One process of the load generator: the way to it, and the memory that it writes its exchanges to."""
-
-    channel: Channel
-    memory: SharedMemory
-
-
 class Generator:
     """A running load generator; made by `generator`."""
 
@@ -85,7 +72,7 @@ class Generator:
     ) -> None:
         self._workers = workers
         self._plan = plan
-        self._other_cores = _others(cores)
+        self._other_cores = other_cores(cores)
         """Where a step may be watched from."""
         self._page = page
         self.payloads = payloads
@@ -141,15 +128,10 @@ class Generator:
             for worker, mine in zip(self._workers, rows, strict=False):
                 worker.memory.resize(mine)
             ready = self._all(step, {index: {**asked, "connections": share} for index, share in enumerate(connections)})
-            epoch_ns = round((SystemClock().monotonic_s() + LEAD_S) * 1e9)
             spools = {index: Path(scratch) / f"spool-{index}.npz" for index in ready}
-            begin = {index: {"epoch_ns": epoch_ns, "spool": str(spool)} for index, spool in spools.items()}
-            seen = [self._workers[index].memory.columns(rows[index]) for index in ready]
-            pulse = Pulse(seen, epoch_ns / 1e9, SystemClock(), lambda window: self._show(step, window, watch))
-            with on_cores(self._other_cores):
-                done = self._all(step, begin, pulse.look_when_due if watch or self._page else None)
-                if self._page and seen:
-                    self._show(step, pulse.look(), None)  # what came after its last whole second
+            done = self._sent(
+                step, spools, [self._workers[index].memory.columns(rows[index]) for index in ready], watch
+            )
             parts: list[Columns] = []
             for index in done:
                 with self._losing(index):
@@ -168,11 +150,31 @@ class Generator:
             ),
         )
 
-    def _show(self, step: Step, window: Window, watch: Callable[[Beat], object] | None) -> None:
-        if self._page:
-            self._page.tell(step, window)
-        if watch:
-            watch(beat(window))
+    def _sent(
+        self,
+        step: Step,
+        spools: Mapping[int, Path],
+        columns: Sequence[Columns],
+        watch: Callable[[Beat], object] | None,
+    ) -> dict[int, dict[str, Any]]:
+        """What those workers answer that are ready, once they have sent the step; `columns` are looked at meanwhile."""
+
+        def show(window: Window) -> None:
+            if self._page:
+                self._page.tell(step, window)
+            # What comes after the last answer is no load any more.
+            if watch and (window.until_s < step.duration_s or window.in_flight or len(window.done_ns)):
+                watch(beat(window))
+
+        with on_cores(self._other_cores):
+            pulse = Pulse(columns, SystemClock(), show)
+            epoch_s = SystemClock().monotonic_s() + LEAD_S
+            pulse.begin(epoch_s)
+            begin = {index: {"epoch_ns": round(epoch_s * 1e9), "spool": str(spool)} for index, spool in spools.items()}
+            done = self._all(step, begin, pulse.look_when_due if watch or self._page else None)
+            if self._page:
+                self._page.tell(step, pulse.look())  # what ended after its last whole second
+        return done
 
     def _all(
         self, step: Step, messages: Mapping[int, dict[str, Any]], meanwhile: Callable[[], float] | None = None
@@ -246,7 +248,7 @@ def generator(
             allow_pickle=False,
             **{key: column for name, texts in parts.items() for key, column in pack(name, texts).items()},
         )
-        workers = _started(stack, endpoint, plan.workers, cores, folder, page)
+        workers = stack.enter_context(crew(endpoint, plan.workers, cores, folder, page))
         for index, (worker, in_flight_max) in enumerate(
             zip(workers, _shares(plan.in_flight_max, len(workers)), strict=True)
         ):
@@ -255,44 +257,6 @@ def generator(
         for worker in workers:
             worker.channel.answer(START_S, "its start")
         yield Generator(workers, plan, len(payloads), len(new), trace_s, folder, cores, page)
-        for worker in workers:
-            worker.channel.quit()
-
-
-def _started(
-    stack: contextlib.ExitStack,
-    endpoint: Endpoint,
-    count: int,
-    cores: tuple[int, ...],
-    folder: Path,
-    page: Page | None,
-) -> list[Worker]:
-    """Locust processes: one that is all there is, or `count` workers under a master, which serves the page."""
-    if count == 1 and page is None:
-        return [_worker(stack, _command(endpoint, 1), folder / "locust.log", cores)]
-    under = ["--master", "--expect-workers", str(count), "--master-bind-host", LOOPBACK, "--master-bind-port", "0"]
-    inherited, where = ({}, cores) if page is None else ({PAGE: page.listener.fileno()}, _others(cores))
-    master = stack.enter_context(
-        channel([*_command(endpoint, count), *under], folder / "locust-master.log", where, inherited)
-    )
-    # Its own end closes it last: a worker that finds its master gone complains into its log.
-    port = master.ask({}, START_S, "the start of its master")["port"]
-    stack.callback(master.quit)
-    if page is not None:
-        stack.enter_context(page.served_by(master))
-    under = ["--worker", "--master-host", LOOPBACK, "--master-port", str(port)]
-    command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--loglevel", "INFO", *under]
-    return [_worker(stack, command, folder / f"locust-{index}.log", cores) for index in range(count)]
-
-
-def _others(cores: tuple[int, ...]) -> tuple[int, ...]:
-    """The cores that the generator leaves to others; empty where it leaves none."""
-    return tuple(core for core in available_cores() if core not in cores)
-
-
-def _worker(stack: contextlib.ExitStack, command: Sequence[str], log: Path, cores: tuple[int, ...]) -> Worker:
-    memory = stack.enter_context(shared_memory())
-    return Worker(stack.enter_context(channel(command, log, cores, {COLUMNS_FILE: memory.descriptor})), memory)
 
 
 def pack(name: str, texts: Sequence[bytes]) -> dict[str, NDArray[Any]]:
@@ -358,12 +322,3 @@ def _setup(endpoint: Endpoint, plan: LoadPlan, cores: tuple[int, ...]) -> dict[s
         # Not where others would have no core left, nor where two workers would keep each other from one.
         "real_time": plan.workers <= len(cores) < len(available_cores()),
     }
-
-
-def _command(endpoint: Endpoint, users: int) -> list[str]:
-    # Given in full, also where Locust's defaults would do: arguments overrule its configuration files and environment.
-    return [
-        sys.executable, "-m", "locust", "--headless", "--locustfile", str(LOCUSTFILE), "--host", endpoint.url,
-        "--users", str(users), "--spawn-rate", str(users), "--run-time", "24h", "--stop-timeout", "0", "--only-summary",
-        "--loglevel", "INFO", "--exit-code-on-error", "0",
-    ]  # fmt: skip

