@@ -81,6 +81,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run (an id, or `latest`)")
     command.add_argument("--run-id", metavar="ID", help="name of the run's folder (default: time and scenario)")
     command.add_argument("--ray-address", metavar="ADDRESS", help="a running Ray cluster (default: a local one)")
+    _ui_option(command)
     _results_option(command)
     _json_option(command)
 
@@ -137,6 +138,7 @@ def _load_options(command: argparse.ArgumentParser) -> None:
     load.add_argument("--workers", type=_count, metavar="N", help="processes that send (default: 1)")
     load.add_argument("--seed", type=int, metavar="N", help="of send times and the order of rows")
     command.add_argument("--run-id", metavar="ID", help="name of the run's folder (default: time and host)")
+    _ui_option(command)
     _results_option(command)
     _json_option(command)
 
@@ -208,6 +210,14 @@ def _results_option(command: argparse.ArgumentParser) -> None:
 def _set_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change one key, for once"
+    )
+
+
+def _ui_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ui",
+        action="store_true",
+        help="show the load on Locust's own page, on this machine only; figures stay the same where a core is spare",
     )
 
 

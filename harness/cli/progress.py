@@ -1,21 +1,31 @@
 """What a terminal shows while a run goes on; plain lines where there is no terminal.
 
-In: `Progress` records. Out: on a terminal one line that is redrawn (stage, cell k of n, what is going on, time left);
-else a line whenever a cell begins or ends, and in between at most one every few seconds, so that a log stays readable.
+In: `Progress` records. Out: on a terminal two lines that are redrawn (stage, cell k of n, time left; below them what is
+going on); else a line whenever a cell begins or ends, and in between at most one every few seconds, so that a log stays
+readable.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from harness.clock import Clock
 from harness.records.run import Progress
 
 _QUIET_S = 3.0
+
+
+class _Display(Bar):
+    """The bar, and below it what is going on: a line of figures would leave the bar no room, or have none itself."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield from (Text(task.description) for task in self.tasks if task.description)
 
 
 @contextlib.contextmanager
@@ -27,11 +37,10 @@ def watching(stream: TextIO, clock: Clock) -> Iterator[Callable[[Progress], None
     columns = (
         TextColumn("{task.fields[place]}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
         TextColumn("{task.fields[left]}"),
     )
-    with Bar(*columns, console=Console(file=stream), transient=True) as bar:
+    with _Display(*columns, console=Console(file=stream), transient=True) as bar:
         task = bar.add_task("", total=1, place="", left="")
 
         def show(progress: Progress) -> None:

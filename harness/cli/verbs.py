@@ -8,6 +8,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,8 @@ def load_verb(options: argparse.Namespace) -> int:
     from harness.pipeline.load_url import Question, brought
     from harness.pipeline.run import begin
 
+    if options.locustfile is not None and options.ui:
+        raise UsageError("--ui shows the requests of our own schedule, and with --locustfile there are none.")
     headers = {}
     for header in options.headers:
         name, colon, value = header.partition(":")
@@ -146,11 +149,12 @@ def _followed(
     from harness.cli.progress import watching
     from harness.clock import SystemClock
     from harness.pipeline.run import Surroundings
+    from harness.stages.page import page
 
     clock = SystemClock()
     begun: list[RunFolder] = []
-    with watching(sys.stderr, clock) as watch:
-        around = Surroundings(options.results, ray_address, begun.append, watch, clock)
+    with watching(sys.stderr, clock) as watch, page(talk) if options.ui else nullcontext() as shown:
+        around = Surroundings(options.results, ray_address, begun.append, watch, clock, shown)
         try:
             finished = work(around)
         except KeyboardInterrupt:

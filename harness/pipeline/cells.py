@@ -25,7 +25,7 @@ from harness.ports import Predictor, Problem, Servable, Target
 from harness.process import refuse_gone
 from harness.records.candidate import Candidate, Check, Configuration, Endpoint, Trial
 from harness.records.ledger import Ledger, StepEntry
-from harness.records.load import JSON_POST, Head, Rung, Step
+from harness.records.load import JSON_POST, Beat, Head, Rung, Step
 from harness.records.rows import Batch, Prediction
 from harness.records.run import Cause, Host
 from harness.records.scenario import BASELINE, EXTERNAL, Cell, Metric, Scenario
@@ -38,6 +38,7 @@ from harness.stages.export import exported, loaded
 from harness.stages.load import Generator, Recording, generator
 from harness.stages.locust_users import LocustUsers
 from harness.stages.micro import BATCH_ROWS, micro_benchmarks
+from harness.stages.page import Page
 from harness.stages.schedule import audit_step
 from harness.stages.search import SearchFleet, best, fit_candidate, search
 from harness.stages.validate import (
@@ -64,6 +65,8 @@ SERVER = "harness.server"
 MODEL = "candidate"
 """What every served candidate is called in its URL: the same requests reach all of them."""
 
+PAGE_NOTE = "Locust's page was open (--ui): a process more on the server's cores"
+
 _SAMPLE_ROWS = 10
 
 
@@ -87,6 +90,8 @@ class Work:
     clock: Clock
     tell: Callable[[str], None]
     """Says what is going on inside the present cell."""
+    page: Page | None = None
+    """Shows the steps of served cells, where someone wants to see them."""
 
     @property
     def searched(self) -> Searched:
@@ -197,7 +202,7 @@ def serve_cell(work: Work, cell: Cell) -> Told:
         with _blamed_on(Cause.GENERATOR, work):
             load = stack.enter_context(_load(work, cell, endpoint, asked, expected))
         _drive(work, cell, load, refuse_dead)
-    return Told(startup_s=endpoint.startup_s, notes=endpoint.notes)
+    return Told(startup_s=endpoint.startup_s, notes=endpoint.notes + ((PAGE_NOTE,) if work.page else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +228,7 @@ def _load(
         return
     trace_s = work.inputs.trace_s
     with generator(
-        endpoint, asked.bodies, expected, plan, cores, folder, trace_s, new=asked.new, head=asked.head
+        endpoint, asked.bodies, expected, plan, cores, folder, trace_s, asked.new, asked.head, work.page
     ) as made:
         yield made
 
@@ -284,7 +289,7 @@ def _drive(work: Work, cell: Cell, load: Generator | LocustUsers, refuse_dead: C
         step = step.model_copy(update={"users": isinstance(load, LocustUsers)})
         work.tell(f"{step.shape}: {step.label}")
         with _blamed_on(Cause.GENERATOR, work):
-            recording = load.drive(step)
+            recording = load.drive(step, lambda beat: work.tell(f"{step.shape}: {step.label}; {_told(beat)}"))
         return rung(reduce_step(keep(step, recording), recording.columns))
 
     number = sum(1 for _ in steps(work.scenario.load, drive))
@@ -369,6 +374,18 @@ def _best_of(ledger: Ledger, engine: str, metric: Metric) -> tuple[Configuration
     if leading is None:
         raise CellFailedError(Cause.ENGINE_NO_MODEL, f"no trial of {engine} succeeded")
     return leading.evaluated.configuration, leading.evaluated.score
+
+
+def _told(beat: Beat) -> str:
+    """How a step is going, in a line."""
+    rate = f"{beat.answered / beat.span_s:,.0f} answered/s"
+    failed = f"{beat.failed:,} failed" if beat.failed else ""
+    p50, p99 = (
+        "" if value_s is None else f"{name} {format_number(value_s, Unit.SECONDS)}"
+        for name, value_s in (("p50", beat.p50_s), ("p99", beat.p99_s))
+    )
+    lag = "" if beat.lag_p99_s is None else f"lag p99 {format_number(beat.lag_p99_s, Unit.SECONDS)}"
+    return ", ".join(part for part in (rate, failed, p50, p99, f"{beat.in_flight:,} in flight", lag) if part)
 
 
 def _shown(trial: Trial, metric: Metric) -> str:

@@ -37,6 +37,7 @@ from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, 
 from harness.records.scenario import ROOFLINE, Cell, Scenario
 from harness.stages.fleet import RayFleet
 from harness.stages.host import fingerprint
+from harness.stages.page import Page
 from harness.store.database import Database
 from harness.store.exchanges import read_exchanges
 from harness.store.files import write_atomically
@@ -59,6 +60,8 @@ class Surroundings:
     """Told of the run's folder as soon as there is something to resume."""
     watch: Callable[[Progress], None]
     clock: Clock
+    page: Page | None = None
+    """Shows the steps of served cells, where someone wants to see them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +220,7 @@ def _worked_off(
             inputs=inputs,
             clock=around.clock,
             tell=teller.of(cell),
+            page=around.page,
         )
 
     if inputs.searched is not None:

@@ -1,8 +1,8 @@
 """Load: the step that is asked for, the exchange that came of each planned request, and what a step measured.
 
 In: nothing. Out: `Step` (asked), `Outcome` and `EXCHANGE_COLUMNS` (the columns of `exchanges/<step id>.parquet`),
-`GeneratorHealth` (how the generator fared meanwhile), `Rung` (what a shape sees of a finished step), `StepResult`
-(what reports read) and `Doubt` (why it has no figures).
+`Beat` (what a watcher is told of a step under way), `GeneratorHealth` (how the generator fared meanwhile), `Rung` (what
+a shape sees of a finished step), `StepResult` (what reports read) and `Doubt` (why it has no figures).
 """
 
 from dataclasses import dataclass
@@ -87,6 +87,26 @@ class Head(Frozen):
 
 JSON_POST = Head()
 """A request of the Open Inference Protocol v2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A step under way, over about its last second: to be looked at, and recorded nowhere."""
+
+    elapsed_s: float
+    """Since the epoch."""
+    span_s: float
+    """Since the beat before; every request that ends is in exactly one."""
+    answered: int
+    """Requests that ended in success."""
+    failed: int
+    """Those that ended otherwise, and those that were dropped."""
+    p50_s: float | None
+    p99_s: float | None
+    """Of the scheduled latency of successes; None where there are none."""
+    in_flight: int
+    lag_p99_s: float | None
+    """Of the requests that were begun; None where there are none."""
 
 
 class WorkerHealth(Frozen):

@@ -6,9 +6,10 @@ the block is left. Whatever goes wrong there is one InfrastructureError with the
 
 import contextlib
 import json
+import math
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,33 +39,38 @@ class Channel:
         return self.answer(timeout_s, what)
 
     def tell(self, message: dict[str, Any], what: str) -> None:
-        """Send a message; its answer is to be fetched. Raises InfrastructureError where the child has died."""
+        """Send a message; its answer, if any, is to be fetched. Raises InfrastructureError where the child has died."""
         try:
             self._socket.settimeout(QUIT_S)
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError as error:
             raise self._died(what) from error
 
-    def answer(self, timeout_s: float, what: str) -> dict[str, Any]:
+    def answer(self, timeout_s: float, what: str, meanwhile: Callable[[], float] | None = None) -> dict[str, Any]:
         """What the child answers to the message before, which was about `what`.
 
-        Raises InfrastructureError where it dies, reports an error, or takes longer than `timeout_s` seconds.
+        `meanwhile` is called while it has not, and says for how many seconds it need not be called again. Raises
+        InfrastructureError where the child dies, reports an error, or takes longer than `timeout_s` seconds.
         """
         deadline_s = self._clock.monotonic_s() + timeout_s
-        try:
-            while b"\n" not in self._unread:
-                # A child that sends a byte now and then must not reset the limit.
-                self._socket.settimeout(max(1e-3, deadline_s - self._clock.monotonic_s()))
+        while b"\n" not in self._unread:
+            idle_s = math.inf if meanwhile is None else meanwhile()
+            # A child that sends a byte now and then must not reset the limit.
+            left_s = deadline_s - self._clock.monotonic_s()
+            try:
+                self._socket.settimeout(max(1e-3, min(left_s, idle_s)))
                 received = self._socket.recv(65536)
                 if not received:
                     raise ConnectionResetError
-                self._unread += received
-        except TimeoutError as error:
-            raise InfrastructureError(
-                f"The load generator did not answer within {timeout_s:g} s in {what}.{self._tail()}"
-            ) from error
-        except OSError as error:
-            raise self._died(what) from error
+            except TimeoutError as error:
+                if idle_s < left_s:
+                    continue
+                raise InfrastructureError(
+                    f"The load generator did not answer within {timeout_s:g} s in {what}.{self._tail()}"
+                ) from error
+            except OSError as error:
+                raise self._died(what) from error
+            self._unread += received
         line, self._unread = self._unread.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -88,14 +94,20 @@ class Channel:
 
 
 @contextlib.contextmanager
-def channel(command: Sequence[str], log: Path, cores: tuple[int, ...]) -> Iterator[Channel]:
-    """Run `command` on `cores` (empty: any), its output in `log`, and talk to it; ended with the block."""
+def channel(
+    command: Sequence[str], log: Path, cores: tuple[int, ...], inherited: Mapping[str, int] | None = None
+) -> Iterator[Channel]:
+    """Run `command` on `cores` (empty: any), its output in `log`, and talk to it; ended with the block.
+
+    `inherited` are file descriptors that it gets, each named in the environment variable before it.
+    """
     ours, theirs = socket.socketpair()
     with contextlib.ExitStack() as stack:
         stack.enter_context(ours)
         with theirs:
-            environment = {DESCRIPTOR: str(theirs.fileno())}
+            given = {DESCRIPTOR: theirs.fileno(), **(inherited or {})}
+            environment = {name: str(descriptor) for name, descriptor in given.items()}
             process = stack.enter_context(
-                child(command, log=log, cores=cores, environment=environment, pass_fds=(theirs.fileno(),))
+                child(command, log=log, cores=cores, environment=environment, pass_fds=tuple(given.values()))
             )
         yield Channel(process, ours, log)

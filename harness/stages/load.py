@@ -8,11 +8,10 @@ between them, each every n-th request of it, under a Locust master that keeps th
 
 import contextlib
 import math
-import sys
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,17 @@ from numpy.typing import NDArray
 
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
-from harness.process import LOOPBACK, address_of
+from harness.process import address_of, on_cores
 from harness.records.candidate import Endpoint
-from harness.records.load import AUDIT, EXCHANGE_COLUMNS, JSON_POST, GeneratorHealth, Head, Step, WorkerHealth
+from harness.records.load import AUDIT, EXCHANGE_COLUMNS, JSON_POST, Beat, GeneratorHealth, Head, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
-from harness.stages.channel import Channel, channel
+from harness.stages.columns import Columns
+from harness.stages.crew import START_S, Worker, crew, other_cores
 from harness.stages.host import available_cores
+from harness.stages.page import Page
+from harness.stages.pulse import Pulse, Window, beat
 from harness.stages.schedule import Timetable, audit_step, audit_timetable, timetable
 
-LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-
-START_S = 60.0
-"""Longest start of a child: importing Locust takes one to two seconds of an idle core."""
 WARM_S = 5.0
 """Longest time a child spends on opening connections before a step."""
 MARGIN_S = 30.0
@@ -44,8 +42,6 @@ LEAD_S = 0.02
 
 _CONNECTIONS_MIN = 8
 _STALL_S = 0.5
-
-Columns = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +61,20 @@ class Generator:
 
     def __init__(
         self,
-        workers: Sequence[Channel],
+        workers: Sequence[Worker],
         plan: LoadPlan,
         payloads: int,
         new: int,
         trace_s: NDArray[np.float64] | None,
         folder: Path,
+        cores: tuple[int, ...],
+        page: Page | None,
     ) -> None:
         self._workers = workers
         self._plan = plan
+        self._other_cores = other_cores(cores)
+        """Where a step may be watched from."""
+        self._page = page
         self.payloads = payloads
         """How many request bodies it repeats; those that are new have the numbers after them."""
         self.new = new
@@ -85,8 +86,8 @@ class Generator:
         self._lost: dict[int, str] = {}
         """Of each worker that is of no use any more, why."""
 
-    def drive(self, step: Step) -> Recording:
-        """Run one step.
+    def drive(self, step: Step, watch: Callable[[Beat], object] | None = None) -> Recording:
+        """Run one step; `watch` is told of it once a second.
 
         Open step: the rows of the plan; its n-th step at a rate has the same due times and payloads for every
         candidate. Closed step: a row per request started; due is the moment it started. Where one of several
@@ -96,13 +97,19 @@ class Generator:
         load = (step.mode, step.rate_rps, step.in_flight)
         planned = timetable(self._plan, step, self.payloads, self._driven[load], self._trace_s)
         self._driven[load] += 1
-        return self._walked(step, planned, _shares(self._connections(step), len(self._workers)))
+        return self._walked(step, planned, _shares(self._connections(step), len(self._workers)), watch)
 
     def audit(self, number: int) -> Recording:
         """Ask, one request at a time, whether answers are remembered; there must be `new` bodies."""
         return self._walked(audit_step(number), audit_timetable(self.payloads, self.new), [1])
 
-    def _walked(self, step: Step, planned: Timetable, connections: Sequence[int]) -> Recording:
+    def _walked(
+        self,
+        step: Step,
+        planned: Timetable,
+        connections: Sequence[int],
+        watch: Callable[[Beat], object] | None = None,
+    ) -> Recording:
         """The step as the first workers walk it, one per number of connections."""
         if self._lost:
             raise InfrastructureError(self._first_loss())
@@ -116,11 +123,13 @@ class Generator:
                 "workers": len(connections),
                 "all": step.shape == AUDIT,
             }
+            rows = _shares(len(planned.payload), len(connections))
+            for worker, mine in zip(self._workers, rows, strict=False):
+                worker.memory.resize(mine)
             ready = self._all(step, {index: {**asked, "connections": share} for index, share in enumerate(connections)})
-            epoch_ns = round((SystemClock().monotonic_s() + LEAD_S) * 1e9)
             spools = {index: Path(scratch) / f"spool-{index}.npz" for index in ready}
-            done = self._all(
-                step, {index: {"epoch_ns": epoch_ns, "spool": str(spool)} for index, spool in spools.items()}
+            done = self._sent(
+                step, spools, [self._workers[index].memory.columns(rows[index]) for index in ready], watch
             )
             parts: list[Columns] = []
             for index in done:
@@ -140,17 +149,45 @@ class Generator:
             ),
         )
 
-    def _all(self, step: Step, messages: Mapping[int, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    def _sent(
+        self,
+        step: Step,
+        spools: Mapping[int, Path],
+        columns: Sequence[Columns],
+        watch: Callable[[Beat], object] | None,
+    ) -> dict[int, dict[str, Any]]:
+        """What those workers answer that are ready, once they have sent the step; `columns` are looked at meanwhile."""
+
+        def show(window: Window) -> None:
+            if self._page:
+                self._page.tell(step, window)
+            # What comes after the last answer is no load any more.
+            if watch and (window.until_s < step.duration_s or window.in_flight or len(window.done_ns)):
+                watch(beat(window))
+
+        with on_cores(self._other_cores):
+            pulse = Pulse(columns, SystemClock(), show)
+            epoch_s = SystemClock().monotonic_s() + LEAD_S
+            pulse.begin(epoch_s)
+            begin = {index: {"epoch_ns": round(epoch_s * 1e9), "spool": str(spool)} for index, spool in spools.items()}
+            done = self._all(step, begin, pulse.look_when_due if watch or self._page else None)
+            if self._page:
+                self._page.tell(step, pulse.look())  # what ended after its last whole second
+        return done
+
+    def _all(
+        self, step: Step, messages: Mapping[int, dict[str, Any]], meanwhile: Callable[[], float] | None = None
+    ) -> dict[int, dict[str, Any]]:
         """The answer of every worker that has a message; all are told first, and those that fail are lost."""
         what = f"step {step.number} ({step.label})"
         limit_s = step.duration_s + self._plan.timeout_s + WARM_S + MARGIN_S
         for index, message in messages.items():
             with self._losing(index):
-                self._workers[index].tell(message, what)
+                self._workers[index].channel.tell(message, what)
         answers = {}
         for index in messages.keys() - self._lost.keys():
             with self._losing(index):
-                answers[index] = self._workers[index].answer(limit_s, what)
+                answers[index] = self._workers[index].channel.answer(limit_s, what, meanwhile)
         return dict(sorted(answers.items()))
 
     @contextlib.contextmanager
@@ -187,14 +224,14 @@ def generator(
     trace_s: NDArray[np.float64] | None = None,
     new: Sequence[bytes] = (),
     head: Head = JSON_POST,
+    page: Page | None = None,
 ) -> Iterator[Generator]:
     """A load generator for one endpoint, on `cores` (empty: any), ready for steps; gone when the block is left.
 
     `payloads` are request bodies; `expected`, where given, the answer to each, byte for byte; `trace_s` the recorded
     times where the plan's arrivals are a trace; `new` bodies that were never sent, for the audit; `head` what all
-    requests have in common. Its logs
-    (`locust*.log`) and passing files lie in `folder`. Raises UsageError on an endpoint it cannot load,
-    InfrastructureError where a child does not start.
+    requests have in common; `page` shows the steps. Its logs (`locust*.log`) and passing files lie in `folder`. Raises
+    UsageError on an endpoint it cannot load, InfrastructureError where a child does not start.
     """
     if expected is not None and len(expected) != len(payloads):
         raise ValueError(f"{len(payloads)} payloads but {len(expected)} expected answers")
@@ -211,34 +248,15 @@ def generator(
             allow_pickle=False,
             **{key: column for name, texts in parts.items() for key, column in pack(name, texts).items()},
         )
-        workers = _started(stack, endpoint, plan.workers, cores, folder)
+        workers = stack.enter_context(crew(endpoint, plan.workers, cores, folder, page))
         for index, (worker, in_flight_max) in enumerate(
             zip(workers, _shares(plan.in_flight_max, len(workers)), strict=True)
         ):
             mine = {"worker": index, "in_flight_max": in_flight_max, "bodies": str(bodies), "repeated": len(payloads)}
-            worker.tell({**setup, **mine}, "its start")
+            worker.channel.tell({**setup, **mine, "reports": page is None}, "its start")
         for worker in workers:
-            worker.answer(START_S, "its start")
-        yield Generator(workers, plan, len(payloads), len(new), trace_s, folder)
-        for worker in workers:
-            worker.quit()
-
-
-def _started(
-    stack: contextlib.ExitStack, endpoint: Endpoint, count: int, cores: tuple[int, ...], folder: Path
-) -> list[Channel]:
-    """Locust processes: one that is all there is, or `count` workers under a master."""
-    alone = _command(endpoint, 1)
-    if count == 1:
-        return [stack.enter_context(channel(alone, folder / "locust.log", cores))]
-    under = ["--master", "--expect-workers", str(count), "--master-bind-host", LOOPBACK, "--master-bind-port", "0"]
-    master = stack.enter_context(channel([*_command(endpoint, count), *under], folder / "locust-master.log", cores))
-    # Its own end closes it last: a worker that finds its master gone complains into its log.
-    port = master.ask({}, START_S, "the start of its master")["port"]
-    stack.callback(master.quit)
-    under = ["--worker", "--master-host", LOOPBACK, "--master-port", str(port)]
-    command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--loglevel", "INFO", *under]
-    return [stack.enter_context(channel(command, folder / f"locust-{index}.log", cores)) for index in range(count)]
+            worker.channel.answer(START_S, "its start")
+        yield Generator(workers, plan, len(payloads), len(new), trace_s, folder, cores, page)
 
 
 def pack(name: str, texts: Sequence[bytes]) -> dict[str, NDArray[Any]]:
@@ -307,12 +325,3 @@ def _setup(endpoint: Endpoint, plan: LoadPlan, cores: tuple[int, ...], head: Hea
         # Not where the server would have no core to itself.
         "first": 0 < len(cores) < len(available_cores()),
     }
-
-
-def _command(endpoint: Endpoint, users: int) -> list[str]:
-    # Given in full, also where Locust's defaults would do: arguments overrule its configuration files and environment.
-    return [
-        sys.executable, "-m", "locust", "--headless", "--locustfile", str(LOCUSTFILE), "--host", endpoint.url,
-        "--users", str(users), "--spawn-rate", str(users), "--run-time", "24h", "--stop-timeout", "0", "--only-summary",
-        "--loglevel", "INFO", "--exit-code-on-error", "0",
-    ]  # fmt: skip

@@ -11,6 +11,7 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
 from harness.process import child, log_tail
 from harness.records.candidate import Endpoint
-from harness.records.load import EXCHANGE_COLUMNS, GeneratorHealth, Step, WorkerHealth
+from harness.records.load import EXCHANGE_COLUMNS, Beat, GeneratorHealth, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
-from harness.stages.load import MARGIN_S, START_S, Recording
+from harness.stages.crew import START_S
+from harness.stages.load import MARGIN_S, Recording
 
 RECORDER = Path(__file__).with_name("recorder.py")
 
@@ -43,8 +45,8 @@ class LocustUsers:
         self._cores = cores
         self._folder = folder
 
-    def drive(self, step: Step) -> Recording:
-        """Run one step: as many users as its `in_flight`, all started at once.
+    def drive(self, step: Step, watch: Callable[[Beat], object] | None = None) -> Recording:
+        """Run one step: as many users as its `in_flight`, all started at once; nobody is told meanwhile how it goes.
 
         Raises InfrastructureError where Locust does not come to the end of it.
         """

@@ -1,7 +1,8 @@
 """The load generator: what Locust runs in the child processes that `stages.load` starts. Nothing imports this file.
 
 In: work from the channel that the environment names, two JSON lines a step: what to prepare, then when to begin.
-Out: one `.npz` file of exchange columns a step, how this process fared meanwhile, and Locust's own summary at the end.
+Out: one `.npz` file of exchange columns a step, how this process fared meanwhile, and Locust's own summary at the end,
+or its page meanwhile.
 Locust brings the processes, their events and the summary; what is sent when is ours (see `stages.traffic`).
 """
 
@@ -21,12 +22,17 @@ from typing import Any, Literal
 
 import gevent
 import numpy as np
+from gevent.pywsgi import WSGIServer
 from locust.runners import MasterRunner
+from locust.stats import RequestStats, setup_distributed_stats_event_listeners
 from numpy.typing import NDArray
 
-from harness.process import die_with_parent
+from harness.process import LOOPBACK, die_with_parent
 from harness.records.load import NEVER, Outcome, WorkerHealth
 from harness.stages.channel import DESCRIPTOR
+from harness.stages.columns import COLUMNS_FILE, SharedMemory, own_columns
+from harness.stages.page import PAGE, only_to_look_at, summary, worker_report
+from harness.stages.pulse import Onlooker
 from harness.stages.timer import Timer
 from harness.stages.traffic import ClosedTraffic, Traffic, roll_call, warm
 from harness.stages.wire import Wire, now_ns
@@ -116,6 +122,9 @@ class Worker:
         setup = json.loads(self._lines.readline())
         self._wire, self._timer = Wire(setup), Timer()
         self._priority: Literal["raised", "ordinary"] = go_first() if setup["first"] else "ordinary"
+        self._memory = SharedMemory(int(os.environ[COLUMNS_FILE]))
+        self.reports: bool = setup["reports"]
+        """To Locust, that is; where there is a page, its master is told by the driver."""
         self._answer({})
 
     def steps(self) -> Iterator[dict[str, NDArray[Any]]]:
@@ -135,10 +144,11 @@ class Worker:
         warm(self._wire, self._timer, asked["connections"])
         servers = roll_call(self._wire, self._timer)
         warm(self._wire, self._timer, asked["connections"])
+        shared = self._memory.columns(len(payload), writing=True)
         traffic = (
-            Traffic(self._wire, self._timer, payload, due)
+            Traffic(self._wire, self._timer, payload, due, shared)
             if asked["mode"] == "open"
-            else ClosedTraffic(self._wire, self._timer, payload, asked["connections"], every=asked["all"])
+            else ClosedTraffic(self._wire, self._timer, payload, asked["connections"], shared, every=asked["all"])
         )
         with quiet(), Watch() as watch:
             self._answer({"servers": servers})
@@ -185,22 +195,54 @@ class Walker(locust.User):
         with answering(self.environment.runner) as channel:
             worker = Worker(channel)
             for columns in worker.steps():
-                report(self.environment, worker.path, columns)
+                if worker.reports:
+                    report(self.environment, worker.path, columns)
 
 
 @locust.events.init.add_listener  # type: ignore[untyped-decorator]
 def lead(environment: Any, **_: Any) -> None:
     """In the master: say where workers find it, and stay until the channel closes."""
     if isinstance(environment.runner, MasterRunner):
-        gevent.spawn(_lead, environment.runner)
+        gevent.spawn(_lead, environment)
 
 
-def _lead(runner: MasterRunner) -> None:
+def _lead(environment: Any) -> None:
+    runner = environment.runner
     with answering(runner) as channel:
         lines = channel.makefile("rb")
         lines.readline()
+        if PAGE in os.environ:
+            open_page(environment)
         channel.sendall(json.dumps({"port": runner.server.port}).encode() + b"\n")
-        lines.readline()
+        for line in lines:
+            # One of those that the runner knows, for it discards what others report; that one's users stay as they are.
+            client = next(iter(runner.clients), "")
+            users = {"user_classes_count": runner.clients[client].user_classes_count if client else {}}
+            told = worker_report(json.loads(line), time.time_ns() / 1e9)
+            environment.events.worker_report.fire(client_id=client, data={**told, **users})
+
+
+def open_page(environment: Any) -> None:
+    """Serve Locust's page on the socket that was inherited."""
+    probe()
+    locust.stats.PERCENTILES_TO_CHART = [0.5, 0.99]
+    made = environment.create_web_ui(LOOPBACK, 0, delayed_start=True)
+    listener = socket.socket(fileno=int(os.environ[PAGE]))
+    made.server = WSGIServer(listener, only_to_look_at(made.app), log=None)
+    made.server.start()
+
+
+def probe() -> None:
+    """Raises RuntimeError where a request of 0.4 ms would not show as one: Locust's statistics are not ours."""
+    events: Any = locust.event.Events()  # type: ignore[no-untyped-call]
+    stats = RequestStats()
+    setup_distributed_stats_event_listeners(events, stats)
+    columns = own_columns(1)
+    columns["done_ns"][:] = 400_000
+    told = worker_report(summary("probe", Onlooker(columns).look(0.0, 1.0)), 1.0)
+    events.worker_report.fire(client_id="", data=told)
+    if (shown_ms := stats.total.get_response_time_percentile(0.5)) != 0.4:
+        raise RuntimeError(f"Locust {locust.__version__} shows a request of 0.4 ms as one of {shown_ms} ms")
 
 
 @contextmanager

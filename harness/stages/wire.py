@@ -11,7 +11,6 @@ import functools
 import socket
 import ssl
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
@@ -41,7 +40,7 @@ class Traffic(Protocol):
 
     answer: ClassVar[type["Answer"]]
     payload: Sequence[int]
-    sent: "array[int]"
+    sent: "memoryview[int]"
     epoch_ns: int
     fault: Exception | None
 

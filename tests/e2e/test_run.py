@@ -148,3 +148,17 @@ def test_a_resumed_run_refuses_a_changed_scenario(results: Path, tmp_path: Path)
     done = harness("run", "--resume", "one", "--results", str(tmp_path))
     assert done.returncode == 7
     assert "was changed since the run began" in done.stderr
+
+
+@pytest.mark.long
+def test_a_run_can_be_watched_on_a_page_and_says_so(tmp_path: Path) -> None:
+    before = set(psutil.pids())
+    done = harness(*short(tmp_path, "shown", "load.parameters.stairs.step_s=4.0"), "--ui")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Locust's page is up: http://127.0.0.1:") == 1
+    assert " answered/s, p50 " in done.stderr
+    with Database.read(tmp_path / "shown" / "run.db") as database:
+        results = database.ledger().results
+    notes = [" ".join(result.notes) for result in results if result.kind == "serve"]
+    assert notes and all("Locust's page was open" in told for told in notes)
+    assert left_running(before) == []

@@ -49,3 +49,27 @@ def test_a_child_that_ends_is_an_error_with_its_status(tmp_path: Path) -> None:
             child.ask({}, 10.0, "its step")
         with pytest.raises(InfrastructureError, match="died in the next"):
             child.tell({}, "the next")
+
+
+def test_what_is_to_be_done_meanwhile_is_done_and_ends_with_the_answer(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def meanwhile() -> float:
+        calls.append(1)
+        return 0.05
+
+    answer = 'time.sleep(0.5); ours.sendall(b"{}\\n")'
+    with talking(tmp_path, answer) as child:
+        child.tell({}, "a step")
+        assert child.answer(10.0, "a step", meanwhile) == {}
+        said = len(calls)
+        assert said >= 3
+        child.quit()
+    assert len(calls) == said
+
+
+def test_what_is_done_meanwhile_does_not_move_the_limit(tmp_path: Path) -> None:
+    said = pytest.raises(InfrastructureError, match=r"did not answer within 0\.5 s in a long step")
+    with talking(tmp_path, "time.sleep(60)") as child, said:
+        child.tell({}, "a long step")
+        child.answer(0.5, "a long step", lambda: 0.1)

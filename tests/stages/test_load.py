@@ -21,7 +21,7 @@ from harness.records.arrivals import Poisson
 from harness.records.candidate import Endpoint
 from harness.records.load import EXCHANGE_COLUMNS, NEVER, Outcome, Step
 from harness.records.scenario import LoadPlan
-from harness.stages import load
+from harness.stages import crew
 from harness.stages.host import available_cores, split_cores
 from harness.stages.load import generator, pack, unpack
 from harness.stats.arrivals import due_ns, payload_order, step_seed
@@ -57,7 +57,7 @@ def closed_step(number=0, in_flight=4, duration_s=1.0):
 
 def generators():
     """The generator processes that this process has, running or not yet reaped."""
-    return [process for process in psutil.Process().children() if str(load.LOCUSTFILE) in process.cmdline()]
+    return [process for process in psutil.Process().children() if str(crew.LOCUSTFILE) in process.cmdline()]
 
 
 def may_go_first():
@@ -327,7 +327,7 @@ class TestTrouble:
     def test_a_generator_that_does_not_start_shows_the_end_of_its_log(self, server, tmp_path, monkeypatch):
         broken = tmp_path / "broken.py"
         broken.write_text("raise RuntimeError('this file is broken')\n")
-        monkeypatch.setattr(load, "LOCUSTFILE", broken)
+        monkeypatch.setattr(crew, "LOCUSTFILE", broken)
         with (
             pytest.raises(InfrastructureError, match=r"(?s)died in its start.*this file is broken"),
             generator(server.endpoint, HONEST, None, LoadPlan(), CORES, tmp_path / "work"),

@@ -17,7 +17,7 @@ from harness.analysis.validity import judged
 from harness.records.ledger import StepEntry
 from harness.records.load import Reason, Step, StepResult
 from harness.records.scenario import LoadPlan
-from harness.stages import load
+from harness.stages import crew, load
 from harness.stages.host import split_cores
 from harness.stages.load import Generator, Recording, generator
 from harness.stages.schedule import audit_step
@@ -64,7 +64,7 @@ def reasons(result: StepResult) -> set[Reason]:
 
 def processes() -> list[psutil.Process]:
     """The processes of the load generator that send."""
-    ours = [each for each in psutil.Process().children() if str(load.LOCUSTFILE) in each.cmdline()]
+    ours = [each for each in psutil.Process().children() if str(crew.LOCUSTFILE) in each.cmdline()]
     return [each for each in ours if "--master" not in each.cmdline()]
 
 
