@@ -1,6 +1,7 @@
 """A step under way, as it is watched: from the driver, and on Locust's page."""
 
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -173,6 +174,9 @@ def test_the_page_shows_what_the_rows_say_and_nothing_twice(server, tmp_path, wo
             assert asked(made.address)[0] == 200
         assert set(generators()) == before
         assert said == [f"Locust's page is up: {made.address}"]
+    # What the workers had to say at their end is in Locust's own summary: nothing.
+    summary = re.search(r"Aggregated +(\d+) ", (tmp_path / "locust-master.log").read_text())
+    assert summary is not None and int(summary[1]) == entries["Aggregated"]["num_requests"]
     with pytest.raises(urllib.error.URLError):
         asked(made.address)
 
