@@ -218,8 +218,9 @@ class Story:
         noise = np.random.default_rng(0 if alike else zlib.crc32(origin.encode())).normal(size=200)
         return (score + (high - low) / 3.92 * (noise - noise.mean())).tolist()
 
-    def step(self, cell: Cell, step: Step, columns: Exchanges) -> None:
-        entry = step_entry(step, columns, id=f"{cell.id}-{step.shape}-{step.number}", cell=cell.id)
+    def step(self, cell: Cell, step: Step, columns: Exchanges, **changes: object) -> None:
+        told = {"id": f"{cell.id}-{step.shape}-{step.number}", "cell": cell.id, **changes}
+        entry = step_entry(step, columns, **told)
         self.steps.append(entry)
         self.exchanges[entry.id] = columns
 

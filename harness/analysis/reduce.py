@@ -25,8 +25,8 @@ from harness.units import Unit, format_number
 PERCENTILES: dict[str, float] = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 GAP_RESOLUTION_S = 2e-4
-"""Shorter gaps count as this: a request takes the generator a fraction of it to send, and the next one waits. At 4,000
-requests/s of a sound step a tenth of all gaps differs from the plan by that alone."""
+"""Gaps that differ by less are alike: a request takes the generator a fraction of it to send, and the next one waits.
+At 4,000 requests/s of a sound step a tenth of all gaps differs from the plan by that alone."""
 
 LAG_SHARE = 0.1
 """The generator's lag is a part of the tail that one can see where its p99 is more than this of the scheduled p99."""

@@ -25,6 +25,7 @@ A scenario is one question to the harness, as a TOML file. This page is made fro
 | file | question |
 |---|---|
 | `smoke.toml` | Does every stage work on this machine? Under a minute. |
+| `stall.toml` | Does a server that stalls look fast? To closed load, but not to open load: its gate fails. |
 | `quickstart.toml` | Which model should serve the breast-cancer table, and how much can one core carry? |
 | `digits.toml` | The same for a multiclass table of images. |
 | `diabetes.toml` | The same for a regression. |

@@ -2,7 +2,8 @@
 
 In: a servable, of which only model, replicas, cores and log matter. Out: an endpoint that gives one fixed answer to
 every request. Loading it measures the load generator and the network stack: figures of real targets are held against
-it, never compared with it.
+it, never compared with it. Also the parts of such a server, for a target that computes nothing either: `served`, which
+starts its processes, and `parser` and `answer_until_stopped`, which these are made of.
 """
 
 import argparse
@@ -11,13 +12,14 @@ import contextlib
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
 from harness.clock import SystemClock
 from harness.ports import Servable
-from harness.process import LOOPBACK, announce_ready, child_servers, die_with_parent, wait_ready
+from harness.process import BACKLOG, LOOPBACK, announce_ready, child_servers, die_with_parent, wait_ready
 from harness.records.candidate import Endpoint
 
 REQUIRES: tuple[str, ...] = ()
@@ -42,28 +44,34 @@ class Null:
     port: int = 0
     """0: the system's choice."""
 
-    @contextlib.contextmanager
-    def serve(self, servable: Servable) -> Iterator[Endpoint]:
-        clock = SystemClock()
-        began_s = clock.monotonic_s()
-        with child_servers(
-            [sys.executable, "-m", "harness.targets.null"],
-            what="The null server",
-            log=servable.log,
-            count=servable.replicas,
-            port=self.port,
+    def serve(self, servable: Servable) -> AbstractContextManager[Endpoint]:
+        return served("null", servable, self.port, "answers every request with the same bytes; computes nothing")
+
+
+@contextlib.contextmanager
+def served(name: str, servable: Servable, port: int, note: str, arguments: Sequence[str] = ()) -> Iterator[Endpoint]:
+    """The target `name`, as processes of its own that run its file with `arguments`."""
+    clock = SystemClock()
+    began_s = clock.monotonic_s()
+    what = f"The {name} server"
+    with child_servers(
+        [sys.executable, "-m", f"harness.targets.{name}", *arguments],
+        what=what,
+        log=servable.log,
+        count=servable.replicas,
+        port=port,
+        cores=servable.cores,
+    ) as (bound, processes):
+        url = f"http://{LOOPBACK}:{bound}"
+        wait_ready(f"{url}/v2/health/ready", timeout_s=10.0, what=what, log=servable.log)
+        yield Endpoint(
+            url=url,
+            model=servable.model,
+            startup_s=clock.monotonic_s() - began_s,
             cores=servable.cores,
-        ) as (port, processes):
-            url = f"http://{LOOPBACK}:{port}"
-            wait_ready(f"{url}/v2/health/ready", timeout_s=10.0, what="The null server", log=servable.log)
-            yield Endpoint(
-                url=url,
-                model=servable.model,
-                startup_s=clock.monotonic_s() - began_s,
-                cores=servable.cores,
-                processes=processes,
-                notes=("answers every request with the same bytes; computes nothing",),
-            )
+            processes=processes,
+            notes=(note,),
+        )
 
 
 class _Connection(asyncio.Protocol):
@@ -111,19 +119,16 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-async def _answer_forever(sock: socket.socket, ready_fd: int | None) -> None:
-    server = await asyncio.get_running_loop().create_server(_Connection, sock=sock, backlog=2048)
-    if ready_fd is not None:
-        announce_ready(ready_fd)
-    await server.serve_forever()
+def parser(name: str) -> argparse.ArgumentParser:
+    """What a process of the target `name` is told by `served`."""
+    made = argparse.ArgumentParser(prog=f"python -m harness.targets.{name}")
+    made.add_argument("--fd", type=int, required=True, help="an inherited socket that listens already")
+    made.add_argument("--ready-fd", type=int, help="an inherited pipe that is told when requests are answered")
+    return made
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Answer on an inherited socket until stopped."""
-    parser = argparse.ArgumentParser(prog="python -m harness.targets.null")
-    parser.add_argument("--fd", type=int, required=True, help="an inherited socket that listens already")
-    parser.add_argument("--ready-fd", type=int, help="an inherited pipe that is told when requests are answered")
-    given = parser.parse_args(arguments)
+def answer_until_stopped(given: argparse.Namespace, *beside: Coroutine[None, None, None]) -> None:
+    """Answer on the inherited socket, and do what else there is to be done `beside` it."""
     die_with_parent()
     try:
         import uvloop
@@ -132,8 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError:
         factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_answer_forever(socket.socket(fileno=given.fd), given.ready_fd))
+        runner.run(_answer_forever(socket.socket(fileno=given.fd), given.ready_fd, *beside))
+
+
+async def _answer_forever(sock: socket.socket, ready_fd: int | None, *beside: Coroutine[None, None, None]) -> None:
+    server = await asyncio.get_running_loop().create_server(_Connection, sock=sock, backlog=BACKLOG)
+    if ready_fd is not None:
+        announce_ready(ready_fd)
+    await asyncio.gather(server.serve_forever(), *beside)
 
 
 if __name__ == "__main__":
-    main()
+    answer_until_stopped(parser("null").parse_args())

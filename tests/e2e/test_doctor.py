@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from commands import harness, interrupted
 
 from harness.records.run import Roofline
@@ -30,6 +31,7 @@ def test_it_says_what_it_found_and_keeps_the_roofline(tmp_path: Path, nothing_le
     assert harness("report", "latest", "--results", str(tmp_path)).returncode == 2
 
 
+@pytest.mark.long
 def test_programs_read_the_same(tmp_path: Path, nothing_left: Callable[[], list[str]]) -> None:
     done = harness("doctor", "--json", "--seconds", "4", "--results", str(tmp_path))
     found = json.loads(done.stdout)

@@ -15,7 +15,7 @@ from harness.pipeline import doctor as room
 from harness.pipeline.doctor import Driven, _climb, _closed, examined
 from harness.records.diagnosis import Gaps
 from harness.records.load import GeneratorHealth, Step, WorkerHealth
-from harness.stages import load
+from harness.stages import crew
 from harness.stages.host import fingerprint
 from harness.stages.load import Recording
 from harness.store.roofline import read_roofline
@@ -121,7 +121,7 @@ def test_a_generator_that_does_not_start_is_told_and_leaves_no_roofline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "spinning", lambda *given: QUIET)
-    monkeypatch.setattr(load, "LOCUSTFILE", tmp_path / "nowhere.py")
+    monkeypatch.setattr(crew, "LOCUSTFILE", tmp_path / "nowhere.py")
     with pytest.raises(InfrastructureError, match="died in its start"):
         examined(tmp_path / "results", 4.0, lambda words: None, FakeClock())
     assert read_roofline(tmp_path / "results", fingerprint()) is None

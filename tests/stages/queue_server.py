@@ -1,72 +1,100 @@
-"""A server that is a queue: requests are served one at a time, in the order in which they came, each for as many
-seconds as its body says, to some microseconds. Or it freezes: `freeze EVERY FOR` in the command answers at once, but
-not for FOR seconds at the end of every EVERY seconds.
+"""A single server with a queue: run as a child process by the tests that hold the load stage against queueing theory.
 
-In: a file for its port, and how it serves. Its own work on a request is part of the service, so that the time a request
-stays is the queue's and nothing else's.
+`python queue_server.py PORT_FILE` binds a port of the system's choice and writes its number to PORT_FILE. Any number of
+connections are read at once, but their requests are served one at a time, in the order in which they were read, each
+for as many seconds as its body says, and answered with that body. A GET is answered at once.
+
+An answer is due at the time at which its request was read, or at which the one before it was due, and the service time
+after that. So this program's own work lies inside the service time, and an answer that the machine delays does not
+delay those after it. It sleeps until shortly before an answer is due and then looks at the clock until it is. Where the
+system permits it, it goes before whatever else wants its core.
 """
 
-import selectors
+import contextlib
+import os
+import re
+import select
 import socket
 import sys
 import time
 from collections import deque
 from pathlib import Path
 
-from harness.process import die_with_parent
+from harness.process import BACKLOG, LOOPBACK, die_with_parent
 
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-SPIN_S = 0.0015
-"""Before a moment, from which on it is not slept for: epoll sleeps for whole milliseconds."""
+LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+SPIN_S = 2e-4
 
 
-def main(port_file: str, freeze: tuple[float, float] | None) -> None:
-    die_with_parent()
-    selector = selectors.DefaultSelector()
-    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-    listener.setblocking(False)
-    selector.register(listener, selectors.EVENT_READ)
-    part = Path(f"{port_file}.part")
-    part.write_text(str(listener.getsockname()[1]))
-    part.replace(port_file)
-    began_s = free_s = time.perf_counter()
-    waiting: deque[tuple[float, socket.socket]] = deque()
-    unread: dict[socket.socket, bytes] = {}
+def whole_requests(buffer: bytes) -> tuple[list[bytes | None], bytes]:
+    """The bodies of the requests in `buffer`, None for a GET, and what is left of it."""
+    bodies: list[bytes | None] = []
     while True:
-        left_s = waiting[0][0] - time.perf_counter() if waiting else 1.0
-        ready = selector.select(0 if left_s <= SPIN_S else left_s - SPIN_S)
-        now_s = time.perf_counter()
-        for key, _ in ready:
-            connection = key.fileobj
-            assert isinstance(connection, socket.socket)
-            if connection is listener:
-                accepted, _ = listener.accept()
-                accepted.setblocking(False)
-                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                selector.register(accepted, selectors.EVENT_READ)
-                unread[accepted] = b""
+        head, found, rest = buffer.partition(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        size = int(length[1]) if length else 0
+        if not found or len(rest) < size:
+            return bodies, buffer
+        bodies.append(None if head.startswith(b"GET ") else rest[:size])
+        buffer = rest[size:]
+
+
+def serve(listener: socket.socket) -> None:
+    talks: dict[int, socket.socket] = {}
+    unread: dict[int, bytes] = {}
+    queue: deque[tuple[int, socket.socket, bytes]] = deque()
+    free_ns = 0
+    poll = select.epoll()
+    poll.register(listener.fileno(), select.EPOLLIN)
+    while True:
+        # In whole milliseconds, which is what it can wait: the rest is looked at.
+        left_ns = queue[0][0] - time.monotonic_ns() if queue else None
+        for descriptor, _ in poll.poll(None if left_ns is None else max(0, int(left_ns / 1e6 - SPIN_S * 1e3)) / 1e3):
+            if descriptor == listener.fileno():
+                talk, _ = listener.accept()
+                talk.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                talks[talk.fileno()], unread[talk.fileno()] = talk, b""
+                poll.register(talk.fileno(), select.EPOLLIN)
                 continue
-            data = connection.recv(65536)
-            if not data:
-                selector.unregister(connection)
-                connection.close()
-                del unread[connection]
+            talk = talks[descriptor]
+            received = receive(talk)
+            read_ns = time.monotonic_ns()
+            if not received:
+                poll.unregister(descriptor)
+                talks.pop(descriptor).close()
                 continue
-            head, found, body = (unread[connection] + data).partition(b"\r\n\r\n")
-            if not found or (head.startswith(b"POST") and not body):
-                unread[connection] += data
-                continue
-            unread[connection] = b""
-            if freeze is not None:
-                every_s, for_s = freeze
-                place_s = (now_s - began_s) % every_s
-                free_s = now_s + max(0.0, every_s - place_s) * (place_s >= every_s - for_s)
-            else:
-                free_s = max(now_s, free_s) + (float(body) if body else 0.0)
-            waiting.append((free_s, connection))
-        while waiting and waiting[0][0] <= time.perf_counter():
-            waiting.popleft()[1].sendall(ANSWER)
+            bodies, unread[descriptor] = whole_requests(unread[descriptor] + received)
+            for body in bodies:
+                if body is None:
+                    answer(talk, b"")
+                    continue
+                free_ns = max(read_ns, free_ns) + round(float(body) * 1e9)
+                queue.append((free_ns, talk, body))
+        while queue and queue[0][0] <= time.monotonic_ns():
+            answer(*queue.popleft()[1:])
+
+
+def receive(talk: socket.socket) -> bytes:
+    with contextlib.suppress(ConnectionError):
+        return talk.recv(65536)
+    return b""
+
+
+def answer(talk: socket.socket, body: bytes) -> None:
+    with contextlib.suppress(OSError):  # the client may have gone
+        talk.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+
+def main(port_file: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+    with socket.create_server((LOOPBACK, 0), backlog=BACKLOG) as listener:
+        ready = port_file.with_suffix(".new")
+        ready.write_text(str(listener.getsockname()[1]))
+        ready.replace(port_file)
+        serve(listener)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], (float(sys.argv[2]), float(sys.argv[3])) if len(sys.argv) > 2 else None)
+    die_with_parent()
+    main(Path(sys.argv[1]))

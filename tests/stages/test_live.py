@@ -43,8 +43,15 @@ def generators():
     return [process for process in psutil.Process().children() if str(crew.LOCUSTFILE) in process.cmdline()]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("load_of", [{"rate_rps": 200.0}, {"in_flight": 4}], ids=["open", "closed"])
+@pytest.mark.parametrize(
+    ("workers", "load_of"),
+    [
+        (1, {"rate_rps": 200.0}),
+        (2, {"in_flight": 4}),
+        pytest.param(2, {"rate_rps": 200.0}, marks=pytest.mark.long),
+        pytest.param(1, {"in_flight": 4}, marks=pytest.mark.long),
+    ],
+)
 def test_a_step_beats_once_a_second_and_the_beats_add_up_to_its_rows(server, tmp_path, workers, load_of):
     beats = []
     with generator(server.endpoint, HONEST, None, LoadPlan(workers=workers), CORES, tmp_path) as running:
@@ -99,6 +106,7 @@ def test_the_beats_end_with_a_generator_that_is_killed(server, tmp_path):
     assert set(generators()) == before
 
 
+@pytest.mark.long
 def test_who_watches_changes_no_row(server, tmp_path):
     with generator(server.endpoint, HONEST, HONEST, LoadPlan(seed=3), CORES, tmp_path) as running:
         watched = running.drive(step(duration_s=1.2), lambda beat: None)
@@ -154,7 +162,7 @@ def agrees(entry, *parts):
         assert near.min() * 0.995 <= entry[name] <= near.max() * 1.005
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_the_page_shows_what_the_rows_say_and_nothing_twice(server, tmp_path, workers):
     bodies, said = [b"slow 0.002", b"fail", b"silent", b"echo"], []
     plan, before = LoadPlan(workers=workers, timeout_s=0.5), set(generators())
@@ -181,6 +189,7 @@ def test_the_page_shows_what_the_rows_say_and_nothing_twice(server, tmp_path, wo
         asked(made.address)
 
 
+@pytest.mark.long
 def test_the_page_has_one_address_for_all_cells_on_loopback(server, tmp_path):
     said = []
     with page(said.append) as made:
@@ -221,6 +230,7 @@ def test_the_buttons_of_the_page_do_nothing_to_the_run(server, tmp_path):
         agrees(shown(made.address, first.planned + second.planned)["Aggregated"], first.columns, second.columns)
 
 
+@pytest.mark.long
 def test_a_page_that_is_killed_costs_no_step(server, tmp_path):
     said, before = [], set(generators())
     with (

@@ -12,9 +12,6 @@ import numpy as np
 import psutil
 import pytest
 
-from harness.analysis.reduce import reduce_step
-from harness.analysis.validity import judged
-from harness.records.ledger import StepEntry
 from harness.records.load import Reason, Step, StepResult
 from harness.records.scenario import LoadPlan
 from harness.stages import crew, load
@@ -39,20 +36,9 @@ def verdict(ledgers: ModuleType, *recordings: tuple[Step, Recording, int | None]
     story = ledgers.Story()
     cell = story.cell("serve", "optuna_search")
     for asked, recording, new_from in recordings:
-        entry = StepEntry(
-            id=f"{cell.id}-{len(story.steps)}",
-            cell=cell.id,
-            step=asked,
-            planned=recording.planned,
-            new_from=new_from,
-            plan_sha256=recording.plan_sha256,
-            exchanges_sha256="",
-            generator=recording.health,
-        )
-        story.steps.append(entry)
-        story.exchanges[entry.id] = recording.columns
-    ledger = story.ledger()
-    return judged(ledger, [reduce_step(entry, story.exchanges[entry.id]) for entry in ledger.steps])[0]
+        told = {"planned": recording.planned, "generator": recording.health, "new_from": new_from}
+        story.step(cell, asked, recording.columns, **told)
+    return story.reduced()[0]
 
 
 def reasons(result: StepResult) -> set[Reason]:

@@ -119,7 +119,7 @@ def test_a_port_that_is_taken_is_named(name, servable):
             pytest.fail("entered")
 
 
-@pytest.mark.parametrize("name", [name for name in STARTING if name not in ("null", "ray_serve")])
+@pytest.mark.parametrize("name", [name for name in STARTING if name != "ray_serve" and not target_class(name).bare])
 def test_a_candidate_that_cannot_be_served_is_an_error_with_the_servers_own_words(name, servable, tmp_path):
     missing = dataclasses.replace(servable, bundle=tmp_path / "none")
 
