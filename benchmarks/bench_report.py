@@ -1,7 +1,9 @@
-"""What does a report of a million exchanges cost, from the start of the process to its last file?
+"""What does a report of a million exchanges cost, from the start of the process to its last file? And what does it cost
+to reduce ten million to measurements?
 
-The run is made up (twenty open steps of 50,000 Poisson arrivals, one candidate); the command is the real one, in a
-process of its own. The goal is 10 s and 1 GiB; `peak_bytes` is in the extra info.
+The runs are made up (twenty open steps of Poisson arrivals); each is read in a process of its own. The goals are 10 s
+and 1 GiB for the report; 20 s, 2 GiB and 30 bytes a row for the ten million. `peak_bytes` and `row_bytes` are in the
+extra info.
 """
 
 import os
@@ -10,7 +12,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.records.arrivals import Poisson
@@ -25,7 +26,16 @@ from harness.store.exchanges import write_exchanges
 from harness.store.files import write_atomically
 from harness.store.runs import RunFolder, new_run
 
-STEPS, EXCHANGES = 20, 50_000
+STEPS = 20
+MILLION, TEN_MILLION = 1_000_000, 10_000_000
+
+REDUCE = """
+import sys
+from harness.pipeline.report import read_findings
+from harness.store.runs import find_run
+from pathlib import Path
+assert len(read_findings(find_run(Path(sys.argv[1]), "made-up")).results) == int(sys.argv[2])
+"""
 SCENARIO = Scenario.model_validate(
     {
         "question": "What does a report cost?",
@@ -37,14 +47,12 @@ SCENARIO = Scenario.model_validate(
 )
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("results")
+def made_up_run(results: Path, exchanges: int) -> Path:
     plan = cells(SCENARIO, {"null"})
     served = next(cell for cell in plan if cell.kind == "serve")
     run = Run(
-        id="million",
-        scenario="million",
+        id="made-up",
+        scenario="made-up",
         data_folder="",
         scenario_sha256="",
         data_sha256="",
@@ -56,7 +64,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_atomically(made.scenario, b"")
         Database.create(made.database, run, fingerprint(), SCENARIO, plan).close()
 
-    folder = new_run(results, "million", fill)
+    folder = new_run(results, "made-up", fill)
     with Database.open(folder.database) as database:
         database.begin(served)
         for number in range(STEPS):
@@ -65,7 +73,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 number=number,
                 mode="open",
                 rate_rps=5_000.0 + number,
-                duration_s=EXCHANGES / (5_000.0 + number),
+                duration_s=exchanges / STEPS / (5_000.0 + number),
                 warmup_s=0.5,
             )
             columns = made_up(step)
@@ -83,7 +91,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         database.finish(
             CellResult(id=served.id, label=served.label, kind="serve", state=CellState.DONE, duration_s=1.0)
         )
-    return results
+    return folder.path
 
 
 def made_up(step: Step) -> dict[str, np.ndarray]:
@@ -107,17 +115,28 @@ def made_up(step: Step) -> dict[str, np.ndarray]:
     }
 
 
-def test_report(benchmark: BenchmarkFixture, results: Path) -> None:
-    peaks: list[int] = []
+def test_report(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    folder, peaks = made_up_run(tmp_path, MILLION), list[int]()
+    command = [sys.executable, "-m", "harness", "report", "made-up", "--results", str(tmp_path)]
+    benchmark.pedantic(lambda: peaks.append(peak_bytes(command)), rounds=3)
+    benchmark.extra_info.update(benchmark="report", exchanges=MILLION, peak_bytes=max(peaks))
+    assert (folder / "report" / "report.html").is_file()
 
-    def report() -> None:
-        command = [sys.executable, "-m", "harness", "report", "million", "--results", str(results)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = status
-        assert status == 0
-        peaks.append(used.ru_maxrss * 1024)
 
-    benchmark.pedantic(report, rounds=3)
-    benchmark.extra_info.update(benchmark="report", exchanges=STEPS * EXCHANGES, peak_bytes=max(peaks))
-    assert (results / "million" / "report" / "report.html").is_file()
+def test_reduce(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    folder, peaks = made_up_run(tmp_path, TEN_MILLION), list[int]()
+    row_bytes = sum(path.stat().st_size for path in (folder / "exchanges").iterdir()) / TEN_MILLION
+    command = [sys.executable, "-c", REDUCE, str(tmp_path), str(STEPS)]
+    benchmark.pedantic(lambda: peaks.append(peak_bytes(command)), rounds=3)
+    benchmark.extra_info.update(
+        benchmark="reduce", exchanges=TEN_MILLION, peak_bytes=max(peaks), row_bytes=round(row_bytes, 1)
+    )
+
+
+def peak_bytes(command: list[str]) -> int:
+    """Run a command; the most memory that its process held."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = status
+    assert status == 0
+    return used.ru_maxrss * 1024

@@ -2,7 +2,8 @@
 
 `python queue_server.py PORT_FILE` binds a port of the system's choice and writes its number to PORT_FILE. Any number of
 connections are read at once, but their requests are served one at a time, in the order in which they were read, each
-for as many seconds as its body says, and answered with that body. A GET is answered at once.
+for as many seconds as its body says, and answered with that body. A GET is answered at once, with the p99 in seconds of
+how late the answers since the last `GET /late` were.
 
 An answer is due at the time at which its request was read, or at which the one before it was due, and the service time
 after that. So this program's own work lies inside the service time, and an answer that the machine delays does not
@@ -26,16 +27,16 @@ LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 SPIN_S = 2e-4
 
 
-def whole_requests(buffer: bytes) -> tuple[list[bytes | None], bytes]:
-    """The bodies of the requests in `buffer`, None for a GET, and what is left of it."""
-    bodies: list[bytes | None] = []
+def whole_requests(buffer: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Method with path and body of each request in `buffer`, and what is left of it."""
+    requests: list[tuple[bytes, bytes]] = []
     while True:
         head, found, rest = buffer.partition(b"\r\n\r\n")
         length = LENGTH.search(head)
         size = int(length[1]) if length else 0
         if not found or len(rest) < size:
-            return bodies, buffer
-        bodies.append(None if head.startswith(b"GET ") else rest[:size])
+            return requests, buffer
+        requests.append((head.partition(b" HTTP/")[0], rest[:size]))
         buffer = rest[size:]
 
 
@@ -43,6 +44,7 @@ def serve(listener: socket.socket) -> None:
     talks: dict[int, socket.socket] = {}
     unread: dict[int, bytes] = {}
     queue: deque[tuple[int, socket.socket, bytes]] = deque()
+    late_ns = [0]
     free_ns = 0
     poll = select.epoll()
     poll.register(listener.fileno(), select.EPOLLIN)
@@ -63,15 +65,18 @@ def serve(listener: socket.socket) -> None:
                 poll.unregister(descriptor)
                 talks.pop(descriptor).close()
                 continue
-            bodies, unread[descriptor] = whole_requests(unread[descriptor] + received)
-            for body in bodies:
-                if body is None:
-                    answer(talk, b"")
+            requests, unread[descriptor] = whole_requests(unread[descriptor] + received)
+            for asked, body in requests:
+                if asked.startswith(b"GET "):
+                    answer(talk, b"%.6f" % (sorted(late_ns)[len(late_ns) * 99 // 100] / 1e9))
+                    late_ns = [0] if asked == b"GET /late" else late_ns
                     continue
                 free_ns = max(read_ns, free_ns) + round(float(body) * 1e9)
                 queue.append((free_ns, talk, body))
-        while queue and queue[0][0] <= time.monotonic_ns():
-            answer(*queue.popleft()[1:])
+        while queue and queue[0][0] <= (present_ns := time.monotonic_ns()):
+            due_ns, talk, body = queue.popleft()
+            answer(talk, body)
+            late_ns.append(present_ns - due_ns)
 
 
 def receive(talk: socket.socket) -> bytes:

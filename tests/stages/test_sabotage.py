@@ -1,4 +1,4 @@
-"""Ten ways to spoil a measurement, each done for real: it has its own reason, and leaves no figure."""
+"""Ten ways to spoil a measurement, each done for real: with its own reason, without a figure, ending a job with 4."""
 
 import contextlib
 import os
@@ -12,8 +12,11 @@ import numpy as np
 import psutil
 import pytest
 
-from harness.records.load import Reason, Step, StepResult
-from harness.records.scenario import LoadPlan
+from harness.analysis.findings import Findings, findings
+from harness.analysis.summary import summary
+from harness.errors import ExitCode
+from harness.records.load import Reason, Step
+from harness.records.scenario import LoadPlan, Scenario
 from harness.stages import crew, load
 from harness.stages.host import split_cores
 from harness.stages.load import Generator, Recording, generator
@@ -31,20 +34,27 @@ def step(rate_rps: float = 300.0, duration_s: float = 2.0) -> Step:
     return Step(shape="t", number=0, mode="open", rate_rps=rate_rps, duration_s=duration_s, warmup_s=0.0)
 
 
-def verdict(ledgers: ModuleType, *recordings: tuple[Step, Recording, int | None]) -> StepResult:
-    """The verdict on the first of the steps of a cell."""
-    story = ledgers.Story()
-    cell = story.cell("serve", "optuna_search")
+SERVER = Scenario.model_validate({"question": "How fast?", "serve": [{"target": "external"}]})
+"""Nothing is asked of it but to answer: it is up to the step alone what the run comes to."""
+
+
+def verdict(ledgers: ModuleType, *recordings: tuple[Step, Recording, int | None]) -> Findings:
+    """What a run says of these steps."""
+    story = ledgers.Story(SERVER)
+    cell = story.cell("serve", target="external")
     for asked, recording, new_from in recordings:
         told = {"planned": recording.planned, "generator": recording.health, "new_from": new_from}
         story.step(cell, asked, recording.columns, **told)
-    return story.reduced()[0]
+    return findings(story.ledger(), story.reduced())
 
 
-def reasons(result: StepResult) -> set[Reason]:
-    """Of a step that must not show a figure."""
+def reasons(found: Findings) -> set[Reason]:
+    """Of a run whose first step must not show a figure."""
+    result = found.results[0]
     assert result.throughput_rps is None
     assert {latency.value_s for latency in (*result.scheduled.values(), *result.service.values())} == {None}
+    assert found.exit_code is ExitCode.NOT_TRUSTWORTHY
+    assert {headline.value for headline in summary(found, ()).headlines} == {None}
     return {doubt.reason for doubt in result.doubts}
 
 
@@ -85,9 +95,10 @@ def running(server, tmp_path: Path, bodies: list[bytes] = HONEST, **plan: object
 def test_an_honest_step_has_its_figures(ledgers, server, tmp_path):
     with running(server, tmp_path) as made:
         tried = (verdict(ledgers, (step(), made.drive(step()), None)) for _ in range(5))
-        found = next((found for found in tried if not found.doubts), None)
+        found = next((found for found in tried if not found.results[0].doubts), None)
     assert found is not None, "not one of five steps"
-    assert found.throughput_rps == pytest.approx(300, rel=0.2)
+    assert found.results[0].throughput_rps == pytest.approx(300, rel=0.2)
+    assert found.exit_code is ExitCode.GOOD
 
 
 def test_a_starved_generator(ledgers, server, tmp_path):
@@ -183,7 +194,7 @@ def test_a_server_that_forgets_passes_the_same_audit(ledgers, server, tmp_path):
         recording = made.drive(step())
         audit = made.audit(1)
     found = verdict(ledgers, (step(), recording, None), (audit_step(1), audit, 20))
-    assert {doubt.reason for doubt in found.doubts} <= BUSY_MACHINE
+    assert {doubt.reason for doubt in found.results[0].doubts} <= BUSY_MACHINE
 
 
 def test_a_clock_that_is_set(ledgers, server, tmp_path, spoilt):
