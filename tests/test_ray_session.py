@@ -75,6 +75,7 @@ def test_of_a_session_nothing_is_left_neither_process_nor_file() -> None:
     assert not folder.parent.exists()
 
 
+@pytest.mark.long
 def test_when_its_process_is_killed_a_session_dies_with_it() -> None:
     process, folder, children = started_session("stay")
     assert any("raylet" in what for what in children.values())

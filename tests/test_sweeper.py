@@ -44,6 +44,7 @@ def test_a_killed_owner_leaves_neither_process_nor_folder() -> None:
     assert not Path(folder).exists()
 
 
+@pytest.mark.long
 def test_a_block_that_fails_is_swept_and_what_was_there_before_is_not_touched() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]) as outside:
         with pytest.raises(RuntimeError, match="of the block"), swept("test-") as folder:

@@ -42,6 +42,7 @@ def test_programs_read_the_same(tmp_path: Path, nothing_left: Callable[[], list[
     assert nothing_left() == []
 
 
+@pytest.mark.long
 def test_interrupted_it_leaves_nothing(tmp_path: Path, nothing_left: Callable[[], list[str]]) -> None:
     arguments = ["doctor", "--results", str(tmp_path)]
     for said in ("a core spins", "open load, 1,000 req/s"):

@@ -66,7 +66,7 @@ def test_what_is_left_running_is_found_and_what_others_run_is_not() -> None:
         pytest.param("search random_search seed 1: begun", marks=pytest.mark.long),
         pytest.param("candidate baseline: begun", marks=pytest.mark.long),
         pytest.param("serve null x1: begun", marks=pytest.mark.long),
-        "serve random_search onnx asgi x1: begun",
+        pytest.param("serve random_search onnx asgi x1: begun", marks=pytest.mark.long),
         pytest.param("micro random_search: begun", marks=pytest.mark.long),
     ],
 )
@@ -93,6 +93,7 @@ def test_interrupted_it_says_how_to_go_on(
     assert nothing_left() == []
 
 
+@pytest.mark.long
 def test_a_second_run_in_the_same_results_is_refused(tmp_path: Path, nothing_left: Callable[[], list[str]]) -> None:
     with subprocess.Popen(command(short(tmp_path, "first")), cwd=ROOT, stderr=subprocess.PIPE, text=True) as first:
         assert first.stderr is not None

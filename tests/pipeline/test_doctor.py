@@ -127,6 +127,7 @@ def test_a_generator_that_does_not_start_is_told_and_leaves_no_roofline(
     assert read_roofline(tmp_path / "results", fingerprint()) is None
 
 
+@pytest.mark.long
 def test_the_real_generator_is_driven_idle_closed_and_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "spinning", lambda *given: QUIET)
     said: list[str] = []

@@ -47,7 +47,7 @@ def generators():
     ("workers", "load_of"),
     [
         (1, {"rate_rps": 200.0}),
-        (2, {"in_flight": 4}),
+        pytest.param(2, {"in_flight": 4}, marks=pytest.mark.long),
         pytest.param(2, {"rate_rps": 200.0}, marks=pytest.mark.long),
         pytest.param(1, {"in_flight": 4}, marks=pytest.mark.long),
     ],
@@ -201,6 +201,7 @@ def test_the_page_has_one_address_for_all_cells_on_loopback(server, tmp_path):
     assert len(said) == 1
 
 
+@pytest.mark.long
 def test_the_buttons_of_the_page_do_nothing_to_the_run(server, tmp_path):
     answers = []
 

@@ -164,6 +164,7 @@ class TestSeveralWorkers:
         # Little's law: mean number in flight = throughput x mean latency.
         assert (columns["done_ns"] - columns["sent_ns"]).sum() / 1e9 == pytest.approx(5, rel=0.1)
 
+    @pytest.mark.long
     def test_one_that_is_lost_is_told_with_the_rows_of_the_others_and_ends_the_next_step(self, server, tmp_path):
         before = set(generators())
         plan = LoadPlan(workers=2)

@@ -204,7 +204,7 @@ def chosen(ledgers, queue: Queue, step: Step) -> tuple[LoadPlan, np.ndarray]:
     pytest.fail("no plan has the figures of the formulas")
 
 
-@pytest.mark.parametrize("load", [0.3, pytest.param(0.5, marks=pytest.mark.long), 0.7])
+@pytest.mark.parametrize("load", [*(pytest.param(load, marks=pytest.mark.long) for load in (0.3, 0.5)), 0.7])
 @pytest.mark.parametrize("law", QUEUES)
 def test_a_queue_is_as_slow_as_theory_says(ledgers, tmp_path, law, load):
     queue, step = QUEUES[law], open_step(load / SERVICE_S, DURATIONS_S[load])
