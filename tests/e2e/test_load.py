@@ -122,6 +122,8 @@ class Someone(HttpUser):
         self.client.get("/nowhere")
 """
 
+LONG = pytest.mark.long
+
 SHAPE = """
 from locust import LoadTestShape
 
@@ -159,12 +161,12 @@ def test_users_of_a_locustfile_run_unchanged_and_are_recorded_like_any_load(
     ("text", "arguments", "said"),
     [
         ("raise RuntimeError('broken here')", ["--users", "2"], "RuntimeError: broken here"),
-        pytest.param("def f(:", ["--users", "2"], "SyntaxError", marks=pytest.mark.long),
-        pytest.param("import locust", ["--users", "2"], "defines no class of users", marks=pytest.mark.long),
+        pytest.param("def f(:", ["--users", "2"], "SyntaxError", marks=LONG),
+        pytest.param("import locust", ["--users", "2"], "defines no class of users", marks=LONG),
         (LOCUSTFILE + SHAPE, ["--users", "2"], "a load shape of its own (Mine)"),
         (LOCUSTFILE, ["--rate", "5"], "--locustfile needs --users"),
-        pytest.param(LOCUSTFILE, ["--users", "2", "--protocol", "v2"], "the address names the model", marks=pytest.mark.long),
-        pytest.param(LOCUSTFILE, ["--users", "2", "--method", "PUT"], "with a locustfile method has no meaning", marks=pytest.mark.long),
+        pytest.param(LOCUSTFILE, ["--users", "2", "--protocol", "v2"], "the address names the model", marks=LONG),
+        pytest.param(LOCUSTFILE, ["--users", "2", "--method", "PUT"], "locustfile method has no meaning", marks=LONG),
     ],
 )  # fmt: skip
 def test_a_locustfile_that_cannot_be_used_is_refused(
