@@ -98,13 +98,14 @@ def made_up(step: Step) -> dict[str, np.ndarray]:
     assert step.rate_rps is not None
     due = due_ns(Poisson(), step.rate_rps, step.duration_s, seed=step.number)
     rng = np.random.default_rng(step.number)
-    sent = due + rng.exponential(5e4, len(due)).astype(np.int64)
+    dispatch = due + rng.exponential(2e4, len(due)).astype(np.int64)
+    sent = dispatch + rng.exponential(3e4, len(due)).astype(np.int64)
     done = sent + rng.lognormal(13.5, 0.8, len(due)).astype(np.int64)
     failed = rng.random(len(due)) < 0.001
     outcome = np.where(failed, Outcome.DROPPED, Outcome.OK).astype(np.int8)
     return {
         "due_ns": due,
-        "dispatch_ns": np.where(failed, NEVER, due + 10_000),
+        "dispatch_ns": np.where(failed, NEVER, dispatch),
         "sent_ns": np.where(failed, NEVER, sent),
         "done_ns": np.where(failed, NEVER, done),
         "status": np.where(failed, 0, 200).astype(np.int16),
