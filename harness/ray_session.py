@@ -47,7 +47,7 @@ def ray_session(cpus: int, address: str | None = None) -> Iterator[None]:
         with swept("harness-") as folder, local_ray(folder, cpus):
             yield
         return
-    _refuse_silent(address)
+    refuse_silent(address)
     with _ray(f"at {address}", {}, address=address):
         yield
 
@@ -123,8 +123,8 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
 
 
-def _refuse_silent(address: str) -> None:
-    """Ask whether anything listens at HOST:PORT: Ray itself would go on asking for minutes."""
+def refuse_silent(address: str) -> None:
+    """Raises InfrastructureError where nothing listens at HOST:PORT: Ray itself would go on asking for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         return

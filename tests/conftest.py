@@ -1,21 +1,29 @@
 """What all tests share: examples that are the same every time, and the made-up runs of `tests/ledgers.py`."""
 
 import importlib.util
+import os
+import signal
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
 
+from harness import ray_session
 from harness.analysis.document import document
 from harness.analysis.findings import findings
 from harness.records.finding import Document
+from harness.sweeper import swept
 
 # No deadline: a busy machine is no counterexample.
 settings.register_profile("harness", derandomize=True, deadline=None)
 settings.load_profile("harness")
+
+# A shell that starts us in the background has it ignored, and every command that a test interrupts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _FILE = Path(__file__).with_name("ledgers.py")
 
@@ -34,6 +42,38 @@ def whole_document(ledgers: ModuleType) -> Document:
     """The report of `ledgers.whole_run()`; drawn once, for all that only read it."""
     story = ledgers.whole_run()
     return document(findings(story.ledger(), story.reduced()))
+
+
+class RayCluster:
+    """A cluster of three nodes on this machine, one of them without CPUs: `tests/ray_cluster.py`, under way."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.address = self._said()
+
+    def lose_a_node(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        assert self._said() == "gone"
+
+    def _said(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
+    # Ray reads it once in a process, so this is the one that sessions of our own have here.
+    monkeypatch.setenv("RAY_AUTH_TOKEN", ray_session._TOKEN)
+    script = Path(__file__).with_name("ray_cluster.py")
+    surroundings, pipe = {**os.environ, **ray_session._SETTINGS}, subprocess.PIPE
+    surroundings.pop("HARNESS_TESTS", None)  # it is not started by the commands under test
+    with swept("cluster-") as folder, (folder / "log").open("w") as log:
+        command = [sys.executable, str(script), str(folder)]
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=surroundings) as process:
+            yield RayCluster(process)
+            process.communicate(timeout=60)  # its end is that of its input
 
 
 @pytest.fixture

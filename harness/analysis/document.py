@@ -120,7 +120,7 @@ def _warnings(found: Findings) -> Iterator[str]:
     ledger = found.ledger
     if ledger.run.finished_utc is None:
         yield "The run is not finished: what follows is what was recorded so far."
-    if ledger.host.shared_cores and found.results:
+    if ledger.host.shared_cores and found.results and ledger.scenario.load.placement == "host":
         cores = ", ".join(map(str, sorted(set(ledger.host.generator_cores) & set(ledger.host.target_cores))))
         yield (
             f"The load generator and the servers shared cores ({cores}): capacities are lower, and latencies higher, "

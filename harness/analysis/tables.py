@@ -292,7 +292,7 @@ def host(found: Findings) -> Table:
         ("system", f"{machine.system}, {machine.machine}"),
         ("processor", f"{machine.cpu}, {machine.cores} cores"),
         ("memory", format_number(machine.memory_bytes, Unit.BYTES)),
-        ("the generator runs on", _cores(machine.generator_cores)),
+        ("the generator runs on", _generator_place(ledger)),
         ("the generator's timers and priority", _timing(ledger)),
         ("the generator's roofline", _roofline(found)),
         ("servers run on", _cores(machine.target_cores)),
@@ -314,6 +314,17 @@ def _why_no_candidate(found: Findings, cell_id: str) -> str:
     if result is not None and result.failure is not None:
         return f"{result.failure.cause}: {result.failure.message}"
     return "The run did not come to it."
+
+
+def _generator_place(ledger: Ledger) -> str:
+    if ledger.scenario.load.placement == "host":
+        return _cores(ledger.host.generator_cores)
+    workers = [worker for entry in ledger.steps for worker in entry.generator.workers]
+    nodes = sorted({worker.node for worker in workers if worker.node})
+    if not nodes:
+        return "nodes of the cluster"
+    apart_s = max(worker.clock_error_s for worker in workers)
+    return f"{', '.join(nodes)}; their clocks agree to {format_number(apart_s, Unit.SECONDS)}"
 
 
 def _timing(ledger: Ledger) -> str:

@@ -114,7 +114,7 @@ def known_roofline(ledger: Ledger, results: Sequence[StepResult]) -> Roofline | 
     a load; with few requests in flight, as in a short ladder, the generator does not show what it can do.
     """
     load, stored = ledger.scenario.load, ledger.run.roofline
-    if stored is not None and not stored.holds_for(load.workers, load.rows):
+    if stored is not None and not stored.holds_for(load):
         stored = None
     rate_rps = roofline_rps(ledger, results)
     if rate_rps is None or (stored is not None and stored.rate_rps >= rate_rps):
@@ -165,6 +165,10 @@ def _of_the_recording(entry: StepEntry, result: StepResult) -> Iterator[Doubt]:
     late_s = max((worker.started_late_s for worker in health.workers), default=0.0)
     if late_s > STARTED_LATE_S:
         text = f"the generator began {format_number(late_s, Unit.SECONDS)} after the step did"
+        yield Doubt(reason=Reason.STARTED_LATE, text=text)
+    apart_s = max((worker.clock_error_s for worker in health.workers), default=0.0)
+    if apart_s > STARTED_LATE_S:
+        text = f"the clocks of the generator's nodes may be {format_number(apart_s, Unit.SECONDS)} apart"
         yield Doubt(reason=Reason.STARTED_LATE, text=text)
     collected_s = max((worker.gc_s for worker in health.workers), default=0.0)
     if collected_s > COLLECTED_S:
@@ -259,7 +263,8 @@ def _busy(entry: StepEntry, ledger: Ledger) -> str | None:
     if not shares:
         return None
     cores = len(ledger.host.generator_cores) or ledger.host.cores
-    busiest = max(*shares, sum(shares) / cores)
+    together = sum(shares) / cores if ledger.scenario.load.placement == "host" else 0.0
+    busiest = max(*shares, together)
     if busiest <= CPU_SHARE:
         return None
     return f"the generator used {format_number(busiest, Unit.SHARE)} of a core, and was at its limit"

@@ -136,6 +136,7 @@ def _load_options(command: argparse.ArgumentParser) -> None:
     )
     load.add_argument("--timeout", type=_positive, metavar="S", help="a request without an answer by then has failed")
     load.add_argument("--workers", type=_count, metavar="N", help="processes that send (default: 1)")
+    load.add_argument("--ray-address", metavar="ADDRESS", help="a Ray cluster, on whose nodes they run (default: here)")
     load.add_argument("--seed", type=int, metavar="N", help="of send times and the order of rows")
     command.add_argument("--run-id", metavar="ID", help="name of the run's folder (default: time and host)")
     _ui_option(command)

@@ -127,6 +127,7 @@ def load_verb(options: argparse.Namespace) -> int:
         "rows": options.rows,
         "timeout_s": options.timeout,
         "workers": options.workers,
+        "placement": "cluster" if options.ray_address else None,
         "seed": options.seed,
     }
     question = Question(
@@ -139,7 +140,7 @@ def load_verb(options: argparse.Namespace) -> int:
         warmup_s=options.warmup,
         objective=options.slo,
     )
-    return _followed(options, lambda around: begin(brought(question), options.run_id, around))
+    return _followed(options, lambda around: begin(brought(question), options.run_id, around), options.ray_address)
 
 
 def _followed(

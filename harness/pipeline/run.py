@@ -16,21 +16,14 @@ from harness.analysis.reduce import reduce_step
 from harness.analysis.validity import ROOFLINE_SHARE, judged, known_roofline, levelled_off
 from harness.clock import Clock
 from harness.errors import IntegrityError, UsageError
-from harness.pipeline.cells import (
-    CellFailedError,
-    Told,
-    Work,
-    candidate_cell,
-    micro_cell,
-    search_cell,
-    serve_cell,
-)
+from harness.pipeline.cells import candidate_cell, micro_cell, search_cell, serve_cell
 from harness.pipeline.inputs import Inputs, Searched, read_inputs
 from harness.pipeline.plan import Plan, resolved
 from harness.pipeline.report import write_report
+from harness.pipeline.work import CellFailedError, Told, Work
 from harness.ports import Problem
 from harness.process import allow_open_files, refuse_taken
-from harness.ray_session import ray_session
+from harness.ray_session import ray_session, refuse_silent
 from harness.records.finding import Document
 from harness.records.ledger import Ledger
 from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Roofline, Run
@@ -104,7 +97,7 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
     roofline = read_roofline(around.results, host)
     _refuse_beyond(plan, roofline)
     with locked(around.results), disk_failures():
-        _prepare_machine(plan, plan.cells)
+        _prepare_machine(plan, plan.cells, around)
         started_utc = around.clock.utc_label()
         run = Run(
             id=run_id or f"{re.sub('[-:]', '', started_utc)}-{brought.name}"[:100],
@@ -141,21 +134,35 @@ def resume(run_id: str, around: Surroundings) -> Finished:
             plan = resolved(kept_scenario(folder.scenario, ledger.run.scenario_sha256), str(folder.scenario))
             inputs = read_inputs(plan.scenario, Path(ledger.run.data_folder))
             _refuse_another(folder, ledger, plan, inputs)
-            _prepare_machine(plan, _left(plan, ledger))
+            _prepare_machine(plan, _left(plan, ledger), around)
             return _worked_off(folder, database, plan, inputs, around)
 
 
-def _prepare_machine(plan: Plan, cells: Iterable[Cell]) -> None:
+def _prepare_machine(plan: Plan, cells: Iterable[Cell], around: Surroundings) -> None:
     """Whatever a run needs of the machine and can be had, or refused, before it begins."""
+    if plan.scenario.load.placement == "cluster":
+        _refuse_no_cluster(around)
+    if around.ray_address is not None:
+        refuse_silent(around.ray_address)
     allow_open_files(plan.scenario.load.in_flight_max + SPARE_FILES)
     _refuse_taken_ports(cells)
+
+
+def _refuse_no_cluster(around: Surroundings) -> None:
+    if around.ray_address is None:
+        raise UsageError('load.placement = "cluster" needs a cluster: name it by --ray-address.')
+    if around.page is not None:
+        raise UsageError(
+            '--ui shows processes of this machine, and with load.placement = "cluster" there are none: leave out one '
+            "of the two."
+        )
 
 
 def _refuse_beyond(plan: Plan, roofline: Roofline | None) -> None:
     """Raises UsageError on a rate of which no step could be believed here."""
     load = plan.scenario.load
     asked_rps = float(load.parameters.get("steady", {}).get("rate_rps", 0.0))
-    if roofline is None or not roofline.holds_for(load.workers, load.rows):
+    if roofline is None or not roofline.holds_for(load):
         return
     most_rps = ROOFLINE_SHARE * roofline.rate_rps
     if asked_rps > most_rps:
@@ -221,6 +228,7 @@ def _worked_off(
             clock=around.clock,
             tell=teller.of(cell),
             page=around.page,
+            ray_address=around.ray_address,
         )
 
     if inputs.searched is not None:
@@ -248,10 +256,11 @@ def _keep_roofline(folder: RunFolder, ledger: Ledger, around: Surroundings) -> N
     entries = [entry for entry in ledger.steps if entry.cell in null]
     seen = judged(ledger, [reduce_step(entry, read_exchanges(folder.exchanges(entry.id))) for entry in entries])
     found, before = known_roofline(ledger, seen), read_roofline(around.results, ledger.host)
+    load = ledger.scenario.load
     # The most that was ever reached here: with few in flight the two sides may fall into step, at half of it.
-    if found is None or not levelled_off(ledger, seen):
+    if found is None or not found.holds_for(load) or not levelled_off(ledger, seen):
         return
-    if before is None or not before.holds_for(found.workers, found.rows) or before.rate_rps < found.rate_rps:
+    if before is None or not before.holds_for(load) or before.rate_rps < found.rate_rps:
         keep_roofline(around.results, found)
 
 

@@ -124,6 +124,10 @@ class WorkerHealth(Frozen):
     """What it waits with; the event loop's timers are good to a millisecond only."""
     priority: Literal["raised", "ordinary"] = "ordinary"
     """Whether it went before what else wanted its cores."""
+    node: str | None = None
+    """The node of the cluster that it ran on; None: the machine of the harness."""
+    clock_error_s: float = 0.0
+    """How far its moments may lie from those of the harness's own clock, whose epoch it was given."""
 
 
 class GeneratorHealth(Frozen):

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pydantic import PositiveFloat, PositiveInt
 
 from harness.records.frozen import Frozen
+from harness.records.scenario import LoadPlan
 
 
 class Cause(StrEnum):
@@ -96,9 +97,9 @@ class Roofline(Frozen):
     host: Host
     """Where that holds."""
 
-    def holds_for(self, workers: int, rows: int) -> bool:
-        """Whether it is of such a load; of which host it is, whoever reads it has looked at."""
-        return (self.workers, self.rows) == (workers, rows)
+    def holds_for(self, load: LoadPlan) -> bool:
+        """Whether it is of such a load, sent from one host; of which, whoever reads it has looked at."""
+        return load.placement == "host" and (self.workers, self.rows) == (load.workers, load.rows)
 
 
 class Run(Frozen):

@@ -197,6 +197,11 @@ class LoadPlan(Frozen):
     workers: Processes = Field(
         default=1, description="Processes that send the load, each its share of every step; more than cores do harm."
     )
+    placement: Literal["host", "cluster"] = Field(
+        default="host",
+        description="Where these processes run: on the `host` of the harness, or spread by Ray over the nodes of the "
+        "`cluster` that `--ray-address` names, which must reach the server.",
+    )
     timeout_s: PositiveFloat = Field(default=5.0, description="A request without an answer by then has failed.")
     in_flight_max: PositiveInt = Field(
         default=1024, description="Most requests in flight in an open step; beyond it a slot is dropped and counted."

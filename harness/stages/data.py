@@ -27,7 +27,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from harness.errors import UsageError, did_you_mean
 from harness.records.candidate import Column, ColumnKind, Signature
-from harness.records.rows import LARGEST
+from harness.records.rows import LARGEST, Batch
 from harness.records.scenario import DataPlan, Task
 from harness.space.preprocess import to_batch, to_frame
 from harness.stages.source import EXACT_INTEGERS, read_source
@@ -86,6 +86,11 @@ def load_table(plan: DataPlan, folder: Path) -> Table:
         holdout=holdout,
         sha256=_digest(signature, (batch.numbers, values, train, holdout), batch.texts),
     )
+
+
+def holdout_batch(table: Table) -> Batch:
+    """The rows that no search has seen, as they travel to a server."""
+    return to_batch(table.frame.iloc[table.holdout], table.signature.columns)
 
 
 def fold_rows(

@@ -9,12 +9,11 @@ between them, each every n-th request of it, under a Locust master that keeps th
 import contextlib
 import math
 import tempfile
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -26,8 +25,9 @@ from harness.process import address_of, on_cores
 from harness.records.candidate import Endpoint
 from harness.records.load import AUDIT, EXCHANGE_COLUMNS, JSON_POST, Beat, GeneratorHealth, Head, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
+from harness.stages.cluster_crew import cluster_crew
 from harness.stages.columns import Columns
-from harness.stages.crew import START_S, Worker, crew, other_cores
+from harness.stages.crew import START_S, LoadWorker, crew, other_cores
 from harness.stages.host import available_cores
 from harness.stages.page import Page
 from harness.stages.pulse import Pulse, Window, beat
@@ -37,8 +37,11 @@ WARM_S = 5.0
 """Longest time a child spends on opening connections before a step."""
 MARGIN_S = 30.0
 """What a step may take beyond its own length, the drain and the warming, on a busy machine."""
-LEAD_S = 0.02
-"""From telling the children of the epoch to the epoch."""
+LEAD_S = {"host": 0.02, "cluster": 0.5}
+"""From the moment at which the workers are told of the epoch to the epoch; on a cluster their clocks are read between.
+"""
+
+Done = TypeVar("Done")
 
 _CONNECTIONS_MIN = 8
 _STALL_S = 0.5
@@ -61,7 +64,7 @@ class Generator:
 
     def __init__(
         self,
-        workers: Sequence[Worker],
+        workers: Sequence[LoadWorker],
         plan: LoadPlan,
         payloads: int,
         new: int,
@@ -113,32 +116,33 @@ class Generator:
         """The step as the first workers walk it, one per number of connections."""
         if self._lost:
             raise InfrastructureError(self._first_loss())
+        what = f"step {step.number} ({step.label})"
+        limit_s = step.duration_s + self._plan.timeout_s + WARM_S + MARGIN_S
+        taking_part = range(len(connections))
+        rows = _shares(len(planned.payload), len(connections))
+        asked = {
+            "mode": step.mode,
+            "duration_s": step.duration_s,
+            "workers": len(connections),
+            "all": step.shape == AUDIT,
+        }
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=f"step-{step.number}-") as scratch:
-            plan_file = Path(scratch) / "plan.npz"
-            np.savez(plan_file, due_ns=planned.due_ns, payload=planned.payload)
-            asked = {
-                "plan": str(plan_file),
-                "mode": step.mode,
-                "duration_s": step.duration_s,
-                "workers": len(connections),
-                "all": step.shape == AUDIT,
-            }
-            rows = _shares(len(planned.payload), len(connections))
-            for worker, mine in zip(self._workers, rows, strict=False):
-                worker.memory.resize(mine)
-            ready = self._all(step, {index: {**asked, "connections": share} for index, share in enumerate(connections)})
-            spools = {index: Path(scratch) / f"spool-{index}.npz" for index in ready}
-            done = self._sent(
-                step, spools, [self._workers[index].memory.columns(rows[index]) for index in ready], watch
-            )
-            parts: list[Columns] = []
-            for index in done:
-                with self._losing(index):
-                    parts.append(_spooled(spools[index], step))
+            plan = Path(scratch) / "plan.npz"
+            np.savez(plan, due_ns=planned.due_ns, payload=planned.payload)
+
+            def prepare(index: int, worker: LoadWorker) -> None:
+                worker.prepare({**asked, "connections": connections[index]}, plan, rows[index], what)
+
+            self._of_each(taking_part, prepare)
+            ready = self._of_each(taking_part, lambda _, worker: worker.answer(limit_s, what))
+        if not ready:
+            raise InfrastructureError(self._first_loss())
+        done = self._sent(step, list(ready), what, limit_s, watch)
+        parts = self._of_each(done, lambda _, worker: worker.recorded(what))
         if not parts:
             raise InfrastructureError(self._first_loss())
         return Recording(
-            columns=_merged(parts),
+            columns=_merged(list(parts.values())),
             planned=len(planned.due_ns) if step.mode == "open" else sum(answer["rows"] for answer in done.values()),
             plan_sha256=planned.sha256,
             health=GeneratorHealth(
@@ -152,11 +156,12 @@ class Generator:
     def _sent(
         self,
         step: Step,
-        spools: Mapping[int, Path],
-        columns: Sequence[Columns],
+        ready: Sequence[int],
+        what: str,
+        limit_s: float,
         watch: Callable[[Beat], object] | None,
     ) -> dict[int, dict[str, Any]]:
-        """What those workers answer that are ready, once they have sent the step; `columns` are looked at meanwhile."""
+        """What those workers answer that are ready, once they have sent the step, which is looked at meanwhile."""
 
         def show(window: Window) -> None:
             if self._page:
@@ -166,36 +171,27 @@ class Generator:
                 watch(beat(window))
 
         with on_cores(self._other_cores):
-            pulse = Pulse(columns, SystemClock(), show)
-            epoch_s = SystemClock().monotonic_s() + LEAD_S
+            pulse = Pulse([self._workers[index].look for index in ready], SystemClock(), show)
+            epoch_s = SystemClock().monotonic_s() + LEAD_S[self._plan.placement]
             pulse.begin(epoch_s)
-            begin = {index: {"epoch_ns": round(epoch_s * 1e9), "spool": str(spool)} for index, spool in spools.items()}
-            done = self._all(step, begin, pulse.look_when_due if watch or self._page else None)
+            self._of_each(ready, lambda _, worker: worker.begin(epoch_s, what))
+            meanwhile = pulse.look_when_due if watch or self._page else None
+            done = self._of_each(ready, lambda _, worker: worker.answer(limit_s, what, meanwhile))
             if self._page:
                 self._page.tell(step, pulse.look())  # what ended after its last whole second
         return done
 
-    def _all(
-        self, step: Step, messages: Mapping[int, dict[str, Any]], meanwhile: Callable[[], float] | None = None
-    ) -> dict[int, dict[str, Any]]:
-        """The answer of every worker that has a message; all are told first, and those that fail are lost."""
-        what = f"step {step.number} ({step.label})"
-        limit_s = step.duration_s + self._plan.timeout_s + WARM_S + MARGIN_S
-        for index, message in messages.items():
-            with self._losing(index):
-                self._workers[index].channel.tell(message, what)
-        answers = {}
-        for index in messages.keys() - self._lost.keys():
-            with self._losing(index):
-                answers[index] = self._workers[index].channel.answer(limit_s, what, meanwhile)
-        return dict(sorted(answers.items()))
-
-    @contextlib.contextmanager
-    def _losing(self, index: int) -> Iterator[None]:
-        try:
-            yield
-        except InfrastructureError as error:
-            self._lost[index] = str(error)
+    def _of_each(self, indexes: Iterable[int], do: Callable[[int, LoadWorker], Done]) -> dict[int, Done]:
+        """What `do` gives for each of these workers that is not lost; one for which it fails is from then on."""
+        given = {}
+        for index in indexes:
+            if index in self._lost:
+                continue
+            try:
+                given[index] = do(index, self._workers[index])
+            except InfrastructureError as error:
+                self._lost[index] = str(error)
+        return given
 
     def _first_loss(self) -> str:
         return next(iter(self._lost.values()))
@@ -248,14 +244,18 @@ def generator(
             allow_pickle=False,
             **{key: column for name, texts in parts.items() for key, column in pack(name, texts).items()},
         )
-        workers = stack.enter_context(crew(endpoint, plan.workers, cores, folder, page))
+        workers: Sequence[LoadWorker] = stack.enter_context(
+            cluster_crew(endpoint, plan.workers, folder)
+            if plan.placement == "cluster"
+            else crew(endpoint, plan.workers, cores, folder, page)
+        )
         for index, (worker, in_flight_max) in enumerate(
             zip(workers, _shares(plan.in_flight_max, len(workers)), strict=True)
         ):
-            mine = {"worker": index, "in_flight_max": in_flight_max, "bodies": str(bodies), "repeated": len(payloads)}
-            worker.channel.tell({**setup, **mine, "reports": page is None}, "its start")
+            mine = {"worker": index, "in_flight_max": in_flight_max, "repeated": len(payloads)}
+            worker.start({**setup, **mine, "reports": page is None}, bodies)
         for worker in workers:
-            worker.channel.answer(START_S, "its start")
+            worker.answer(START_S, "its start")
         yield Generator(workers, plan, len(payloads), len(new), trace_s, folder, cores, page)
 
 
@@ -277,17 +277,6 @@ def unpack(name: str, arrays: dict[str, NDArray[Any]]) -> list[bytes]:
 def _shares(total: int, count: int) -> list[int]:
     """`total` in `count` whole parts that differ by one at most."""
     return [total // count + (index < total % count) for index in range(count)]
-
-
-def _spooled(spool: Path, step: Step) -> Columns:
-    try:
-        with spool.open("rb") as stored, np.load(stored) as file:
-            return {name: file[name] for name in EXCHANGE_COLUMNS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InfrastructureError(
-            f"The exchanges of step {step.number} ({step.label}) that a process of the load generator left in {spool} "
-            f"cannot be read: {error}."
-        ) from error
 
 
 def _merged(parts: Sequence[Columns]) -> Columns:

@@ -91,11 +91,15 @@ class Onlooker:
         return rows
 
 
+Look = Callable[[float, float], Window]
+"""Looks at one process from one moment to another, in seconds since the epoch; `Onlooker.look` is one."""
+
+
 class Pulse:
     """All processes of a step, looked at together."""
 
-    def __init__(self, columns: Sequence[Columns], clock: Clock, tell: Callable[[Window], object]) -> None:
-        self._onlookers = [Onlooker(mine) for mine in columns]
+    def __init__(self, looks: Sequence[Look], clock: Clock, tell: Callable[[Window], object]) -> None:
+        self._looks = looks
         self._clock = clock
         self._tell = tell
         self._epoch_s = self._looked_s = 0.0
@@ -115,7 +119,7 @@ class Pulse:
     def look(self) -> Window:
         """What came to pass since the look before, now."""
         from_s, self._looked_s = self._looked_s, self._elapsed_s()
-        return _pooled([onlooker.look(from_s, self._looked_s) for onlooker in self._onlookers])
+        return _pooled([look(from_s, self._looked_s) for look in self._looks])
 
     def _elapsed_s(self) -> float:
         return self._clock.monotonic_s() - self._epoch_s

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -47,9 +47,21 @@ def short(results: Path, run_id: str, *overrides: str) -> list[str]:
     return ["run", "scenarios/smoke.toml", "--results", str(results), "--run-id", run_id, *settings]
 
 
+@contextlib.contextmanager
+def started(arguments: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
+    """A command under way, whose end is waited for; not by a test that fails meanwhile."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command(arguments), cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
 def interrupted(arguments: Sequence[str], said: str, how: signal.Signals) -> tuple[int, str]:
     """Start a command, send it a signal as soon as it says `said`; its exit status and what it said."""
-    with subprocess.Popen(command(arguments), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    with started(arguments) as process:
         assert process.stderr is not None
         told = []
         for line in process.stderr:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import FINISHED, ROOT, command, harness, interrupted, left_running, short
+from commands import FINISHED, harness, interrupted, left_running, short, started
 
 from harness.records.run import Cause, CellState
 from harness.store.database import Database
@@ -95,7 +95,7 @@ def test_interrupted_it_says_how_to_go_on(
 
 @pytest.mark.long
 def test_a_second_run_in_the_same_results_is_refused(tmp_path: Path, nothing_left: Callable[[], list[str]]) -> None:
-    with subprocess.Popen(command(short(tmp_path, "first")), cwd=ROOT, stderr=subprocess.PIPE, text=True) as first:
+    with started(short(tmp_path, "first")) as first:
         assert first.stderr is not None
         first.stderr.readline()
         second = harness(*short(tmp_path, "second"))
@@ -120,7 +120,7 @@ def test_a_taken_port_is_refused_before_anything_begins(tmp_path: Path) -> None:
 def test_a_server_that_dies_under_load_is_a_row_and_resuming_tries_it_again(
     tmp_path: Path, nothing_left: Callable[[], list[str]]
 ) -> None:
-    with subprocess.Popen(command(short(tmp_path, "died")), cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+    with started(short(tmp_path, "died")) as run:
         assert run.stderr is not None
         for line in run.stderr:
             if "serve random_search onnx asgi x1: begun" in line:

@@ -4,6 +4,7 @@ import json
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -82,6 +83,30 @@ def test_a_secured_server_that_wants_a_token_is_loaded_and_the_token_is_kept_now
     assert kept == []
 
 
+@pytest.mark.long
+def test_load_from_the_nodes_of_a_cluster_is_a_run_like_any_other(
+    server: Server, rows: str, tmp_path: Path, ray_cluster: Any, nothing_left: Callable[[], list[str]]
+) -> None:
+    done = harness("load", f"{server.url}/score", "--payload", rows, "--rate", "150", "--duration", "4", "--workers",
+                   "2", "--ray-address", ray_cluster.address, "--run-id", "one",
+                   "--results", str(tmp_path / "results"))  # fmt: skip
+    assert done.returncode in FINISHED, done.stderr
+    assert nothing_left() == []
+    folder = tmp_path / "results" / "one"
+    with Database.read(folder / "run.db") as database:
+        (entry,) = database.ledger().steps
+    columns = read_exchanges(folder / "exchanges" / f"{entry.id}.parquet")
+    assert set(columns["status"]) == {200}
+    assert set(columns["worker"]) == {0, 1}
+    nodes = {worker.node for worker in entry.generator.workers}
+    assert len(nodes) == 2
+    told = (folder / "report" / "report.md").read_text()
+    assert all(str(node) in told for node in nodes)
+    again = harness("run", "--resume", "one", "--results", str(tmp_path / "results"))
+    assert again.returncode == 2
+    assert "name it by --ray-address" in again.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -94,6 +119,8 @@ def test_a_secured_server_that_wants_a_token_is_loaded_and_the_token_is_kept_now
         (["URL/score", "--payload", "ROWS", "--slo", "p99=1ms", "--users", "2"], 2, "Give --rate instead"),
         (["URL/get", "--arrivals", "gamma:-1"], 2, "gamma"),
         (["URL/get", "--method", "get it"], 2, "method"),
+        (["URL/get", "--ray-address", "127.0.0.1:1"], 5, "No Ray cluster answers at 127.0.0.1:1"),
+        (["URL/get", "--ray-address", "127.0.0.1:1", "--ui"], 2, "--ui shows processes of this machine"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_in_a_paragraph_and_leaves_nothing(

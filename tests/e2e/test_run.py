@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import jsonschema
 import psutil
 import pytest
-from commands import ROOT, command, harness, left_running, short
+from commands import ROOT, harness, left_running, short, started
 
 from harness.records.run import CellState
 from harness.store.database import Database
@@ -102,8 +102,7 @@ def test_a_candidate_is_served_until_it_is_interrupted_or_dies(
 ) -> None:
     before = set(psutil.pids())
     bundle = next((results / "one" / "candidates").iterdir())
-    arguments, pipe = command(["serve", str(bundle), "--replicas", "2"]), subprocess.PIPE
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as run:
+    with started(["serve", str(bundle), "--replicas", "2"]) as run:
         assert run.stdout is not None
         assert run.stderr is not None
         url = run.stdout.readline().strip().removesuffix("/infer")

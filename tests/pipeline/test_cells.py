@@ -8,9 +8,9 @@ from sklearn.pipeline import Pipeline
 
 from harness.clock import SystemClock
 from harness.pipeline import cells as room
-from harness.pipeline.cells import CellFailedError, Work, candidate_cell, micro_cell
+from harness.pipeline.cells import candidate_cell, micro_cell
 from harness.pipeline.inputs import read_inputs
-from harness.records.load import Beat
+from harness.pipeline.work import CellFailedError, Work
 from harness.records.run import Cause, Run
 from harness.records.scenario import BASELINE, Scenario, cells
 from harness.runtimes.onnx import Onnx
@@ -161,21 +161,3 @@ def test_a_runtime_that_raises_fails_its_own_check_only(work, monkeypatch):
     assert checks["runtime_parity", "onnx"].detail == "runtime onnx raised RuntimeError: out of order"
     assert ("same_after_reload", "onnx") not in checks
     assert checks["runtime_parity", "sklearn_native"].passed and checks["same_after_reload", "sklearn_native"].passed
-
-
-def test_a_beat_is_told_in_a_line_without_what_is_not_known() -> None:
-    going = Beat(
-        elapsed_s=3.0,
-        span_s=1.25,
-        answered=2500,
-        failed=0,
-        p50_s=0.0012,
-        p99_s=0.0034,
-        in_flight=5,
-        lag_p99_s=0.0001,
-    )
-    assert room._told(going) == "2,000 answered/s, p50 1.20 ms, p99 3.40 ms, 5 in flight, lag p99 100 µs"
-    standing = Beat(
-        elapsed_s=4.0, span_s=1.0, answered=0, failed=3, p50_s=None, p99_s=None, in_flight=2500, lag_p99_s=None
-    )
-    assert room._told(standing) == "0 answered/s, 3 failed, 2,500 in flight"

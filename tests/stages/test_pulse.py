@@ -135,7 +135,7 @@ def test_a_window_without_rows_has_no_latency() -> None:
 def test_processes_are_pooled_and_looked_at_once_a_second() -> None:
     clock = FakeClock(start_s=100.0)
     several, windows = [empty(4), empty(3)], []
-    pulse = Pulse(several, clock, windows.append)
+    pulse = Pulse([Onlooker(columns).look for columns in several], clock, windows.append)
     pulse.begin(100.0)
     assert pulse.look_when_due() == pytest.approx(EVERY_S) and not windows
     for columns in several:

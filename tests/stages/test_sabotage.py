@@ -18,6 +18,7 @@ from harness.errors import ExitCode
 from harness.records.load import Reason, Step
 from harness.records.scenario import LoadPlan, Scenario
 from harness.stages import crew, load
+from harness.stages.columns import Columns
 from harness.stages.host import split_cores
 from harness.stages.load import Generator, Recording, generator
 from harness.stages.schedule import audit_step
@@ -131,7 +132,7 @@ def test_a_killed_worker(ledgers, server, tmp_path):
 
 
 def test_a_late_start(ledgers, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(load, "LEAD_S", -0.3)
+    monkeypatch.setitem(load.LEAD_S, "host", -0.3)
     with running(server, tmp_path) as made:
         found = verdict(ledgers, (step(), made.drive(step()), None))
     assert Reason.STARTED_LATE in reasons(found)
@@ -156,14 +157,14 @@ def test_a_storm_of_garbage_collections(ledgers, server, tmp_path, spoilt):
 
 
 def test_a_lost_spool(ledgers, server, tmp_path, monkeypatch):
-    spooled = load._spooled
+    recorded = crew.Worker.recorded
 
-    def torn(spool: Path, asked: Step) -> load.Columns:
-        if spool.stem.endswith("-1"):
-            os.truncate(spool, 100)
-        return spooled(spool, asked)
+    def torn(worker: crew.Worker, what: str) -> Columns:
+        if worker.spool.stem.endswith("-1"):
+            os.truncate(worker.spool, 100)
+        return recorded(worker, what)
 
-    monkeypatch.setattr(load, "_spooled", torn)
+    monkeypatch.setattr(crew.Worker, "recorded", torn)
     with running(server, tmp_path, workers=2) as made:
         found = verdict(ledgers, (step(), made.drive(step()), None))
     assert {Reason.WORKER_LOST, Reason.ROWS_MISSING} <= reasons(found)

@@ -1,0 +1,26 @@
+"""A Ray cluster of three nodes on this machine: a head without CPUs, and two nodes with one each.
+
+In: a folder for its files, on the command line; on standard input, lines: each ends one of the two nodes. Out: its
+address on standard output. It ends when its standard input does.
+"""
+
+import sys
+
+from ray.cluster_utils import Cluster
+
+NODE = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "temp_dir": sys.argv[1]})
+nodes = [cluster.add_node(**NODE, num_cpus=1) for _ in range(2)]
+cluster.wait_for_nodes()
+say(cluster.address)
+for _ in sys.stdin:
+    cluster.remove_node(nodes.pop(), allow_graceful=False)
+    say("gone")
+cluster.shutdown()
