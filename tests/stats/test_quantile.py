@@ -1,5 +1,11 @@
 """Quantiles: what is observed, and how far from the truth it may be."""
 
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -145,6 +151,23 @@ def test_the_certified_bound_begins_where_mlperf_lets_it(share: float, floor: in
     """The floors that MLCommons publishes for its early stopping."""
     assert certified_rank(floor - 1, share) is None
     assert certified_rank(floor, share) == floor
+
+
+@pytest.mark.parametrize("share", [0.9, 0.99])
+def test_a_run_of_mlperfs_loadgen_has_the_same_figures_to_the_nanosecond(share: float, tmp_path: Path) -> None:
+    # Where n times the share is whole, LoadGen takes the value after ours; of 4,999 it is never.
+    script = Path(__file__).with_name("loadgen.py")
+    subprocess.run([sys.executable, str(script), str(tmp_path), "4999", str(share)], check=True, timeout=60)
+    trace = (tmp_path / "mlperf_log_trace.json").read_text()
+    latency_ns = np.array([int(found) for found in re.findall(r'"complete_ns":(\d+)', trace)])
+    assert len(latency_ns) == 4999
+    lines = (tmp_path / "mlperf_log_detail.txt").read_text().splitlines()
+    told = {entry["key"]: entry["value"] for entry in (json.loads(line.removeprefix(":::MLLOG")) for line in lines)}
+    shares = (0.5, 0.9, 0.95, 0.97, 0.99, 0.999)
+    for found in quantiles(latency_ns, shares):
+        assert found.value == told[f"result_{found.share:.2%}_percentile_latency_ns".replace("%", "")]
+    (found,) = quantiles(latency_ns, (share,))
+    assert found.certified == told["early_stopping_latency_ss"]
 
 
 def test_the_certified_p99_of_ten_thousand_is_the_77th_largest() -> None:
