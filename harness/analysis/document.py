@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from harness.analysis import load_tables, tables
 from harness.analysis.findings import Findings
+from harness.analysis.omission import omission
 from harness.analysis.reduce import reduce_step
 from harness.analysis.summary import summary
 from harness.analysis.validity import judged
@@ -132,6 +133,10 @@ def _warnings(found: Findings) -> Iterator[str]:
             "This system has no timers that the load generator can wait with to a fraction of a millisecond: requests "
             "were sent up to a millisecond late, and the verdicts allow for no less."
         )
+    for served in found.capacities:
+        omitted = omission([result for result in found.results if result.cell == served.cell])
+        if omitted is not None:
+            yield f"{found.label(served.cell)}: {omitted}"
     cell = found.recommended_cell
     if cell is not None and cell.rate.value is not None:
         for warning in cell.rate.warnings:

@@ -127,7 +127,8 @@ def closed_steps(found: Findings) -> Table:
             for cell in found.cells
             for result in found.steps_of(cell, "closed")
         ),
-        note="A closed client waits for its answers, so a slow server is asked less: these latencies promise nothing.",
+        note="A closed client waits for its answers, so a slow server is asked less: these latencies promise nothing. "
+        "Of users, who may wait between their requests, in flight is how many there are.",
     )
 
 
@@ -191,4 +192,6 @@ def _remarks(result: StepResult) -> str:
         told.append(f"{result.overloaded[:1].upper()}{result.overloaded[1:]}.")
     if not result.doubts and result.measured_from_s > result.step.warmup_s:
         told.append(f"Steady, and measured, only from {format_number(result.measured_from_s, Unit.SECONDS)} on.")
+    if result.locust_p99_s is not None:
+        told.append(f"Locust itself says p99 {format_number(result.locust_p99_s, Unit.SECONDS)}.")
     return " ".join([*told, *result.warnings])

@@ -66,7 +66,9 @@ def closed_load(found: Findings) -> Lines | None:
     cells, more = _shown_cells(found, "closed")
     lines, drawn = [], []
     for style, cell in enumerate(cells):
-        steps = [step for step in found.steps_of(cell, "closed") if step.throughput_rps]
+        # Users with a pace of their own do not show what a cell can compute.
+        paced = {step.id for step in found.results if step.step.pace_rps is not None}
+        steps = [step for step in found.steps_of(cell, "closed") if step.throughput_rps and step.id not in paced]
         if not steps:
             continue
         drawn.append(cell)

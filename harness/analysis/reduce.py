@@ -92,6 +92,7 @@ def reduce_step(entry: StepEntry, exchanges: Columns) -> StepResult:
             remembered=_remembered(entry, exchanges),
             slowdown=_slowdown(exchanges, measured),
         ),
+        locust_p99_s=entry.generator.locust_p99_s,
         curve=_curve(latency),
         warnings=(
             *_lag_warnings(lag_p99_s, scheduled["p99"].value_s),

@@ -7,7 +7,7 @@ from harness.analysis.findings import Findings
 from harness.analysis.ranking import failed_checks
 from harness.analysis.validity import known_roofline
 from harness.records.candidate import Candidate
-from harness.records.finding import Field, Table, Values
+from harness.records.finding import Field, GateVerdict, Table, Values
 from harness.records.ledger import Ledger
 from harness.stats.quantile import quantiles
 from harness.units import Unit, format_bound, format_number
@@ -30,12 +30,18 @@ def gates(found: Findings) -> Table:
                 gate.name,
                 gate.answer.value,
                 format_number(gate.value.value, gate.value.unit),
-                f"{gate.direction.replace('_', ' ')} {format_bound(gate.bound, gate.value.unit)}",
+                _asked_for(gate),
                 gate.sentence,
             )
             for gate in found.verdict.gates
         ),
     )
+
+
+def _asked_for(gate: GateVerdict) -> str:
+    if (gate.direction, gate.bound, gate.value.unit) == ("at_least", 0.0, Unit.RPS):
+        return "any rate"  # which one of 0 is not
+    return f"{gate.direction.replace('_', ' ')} {format_bound(gate.bound, gate.value.unit)}"
 
 
 def candidates(found: Findings) -> Table:

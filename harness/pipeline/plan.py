@@ -123,6 +123,11 @@ def _refuse_open_users(load: LoadPlan) -> None:
             "Users of a locustfile wait for their answers, so no rate can be asked of them: load.shapes may hold "
             "closed steps only, the ladder, or steady with in_flight."
         )
+    if any(rung.step.pace_rps is not None for rung in steps(load, _assumed)):
+        raise UsageError(
+            "The shape locust_users brings users of its own, and the requests are those of a locustfile: leave out one "
+            "of the two."
+        )
     if load.workers > 1:
         raise UsageError("Users of a locustfile run in one process: leave out load.workers.")
 

@@ -71,14 +71,27 @@ def walked_under_load(
         _drive(work, cell, load, refuse_dead)
 
 
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What drives the steps of a cell."""
+
+    users: LocustUsers
+    generator: Generator | None
+    """None where users of a locustfile make all requests."""
+
+    def drive(self, step: Step, watch: Callable[[Beat], object]) -> Recording:
+        """Have a step walked by those whose it is."""
+        return self.users.drive(step, watch) if step.users or not self.generator else self.generator.drive(step, watch)
+
+
 @contextlib.contextmanager
 def _load(
     work: Work, cell: Cell, endpoint: Endpoint, questions: Asked, expected: Sequence[bytes] | None
-) -> Iterator[Generator | LocustUsers]:
-    """What drives the steps of the cell: our generator, or the users of a locustfile."""
+) -> Iterator[_Load]:
     plan, folder, cores = work.scenario.load, work.folder.logs / "load" / cell.id, work.host.generator_cores
+    users = LocustUsers(questions.locustfile, endpoint, plan, cores, folder, questions.bodies, questions.head)
     if questions.locustfile is not None:
-        yield LocustUsers(questions.locustfile, endpoint, plan, cores, folder)
+        yield _Load(users, None)
         return
     trace_s = work.inputs.trace_s
     with (
@@ -96,10 +109,10 @@ def _load(
             work.page,
         ) as made,
     ):
-        yield made
+        yield _Load(users, made)
 
 
-def _drive(work: Work, cell: Cell, load: Generator | LocustUsers, refuse_dead: Callable[[], None]) -> None:
+def _drive(work: Work, cell: Cell, load: _Load, refuse_dead: Callable[[], None]) -> None:
     """Walk the shapes of load, a step at a time, keeping each before the next that the server has outlived."""
 
     def keep(step: Step, recording: Recording, new_from: int | None = None) -> StepEntry:
@@ -119,18 +132,18 @@ def _drive(work: Work, cell: Cell, load: Generator | LocustUsers, refuse_dead: C
         return entry
 
     def drive(step: Step) -> Rung:
-        step = step.model_copy(update={"users": isinstance(load, LocustUsers)})
+        step = step.model_copy(update={"users": step.users or load.generator is None})
         work.tell(f"{step.shape}: {step.label}")
         with blamed_on(Cause.GENERATOR, work):
             recording = load.drive(step, lambda beat: work.tell(f"{step.shape}: {step.label}; {_told(beat)}"))
         return rung(reduce_step(keep(step, recording), recording.columns))
 
     number = sum(1 for _ in steps(work.scenario.load, drive))
-    if isinstance(load, Generator) and load.new:
+    if load.generator and load.generator.new:
         work.tell("asking whether it remembers answers")
         with blamed_on(Cause.GENERATOR, work):
-            audit = load.audit(number)
-        keep(audit_step(number), audit, load.payloads)
+            audit = load.generator.audit(number)
+        keep(audit_step(number), audit, load.generator.payloads)
 
 
 def _told(beat: Beat) -> str:

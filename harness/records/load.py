@@ -63,7 +63,10 @@ class Step(Frozen):
     in_flight: int | None = None
     """Of a closed step: requests in flight at any moment; of `users`, how many of them."""
     users: bool = False
-    """It is closed load by users of a locustfile, who may wait between their requests."""
+    """It is closed load by users of Locust's, who may wait between their requests."""
+    pace_rps: float | None = None
+    """Of `users` that Locust comes with: what they try to send per second, all together; None: they are a locustfile's.
+    """
     duration_s: float
     warmup_s: float
     """From the epoch; exchanges due before its end are recorded but not measured."""
@@ -73,7 +76,10 @@ class Step(Frozen):
         """The step in a few words."""
         if self.rate_rps is not None:
             return f"{self.rate_rps:,.0f} req/s"
-        return f"{self.in_flight} {'users' if self.users else 'in flight'}"
+        if not self.users:
+            return f"{self.in_flight} in flight"
+        pace = "" if self.pace_rps is None else f" at {self.pace_rps:,.0f} req/s"
+        return f"{self.in_flight} user{'' if self.in_flight == 1 else 's'}{pace}"
 
 
 class Head(Frozen):
@@ -140,6 +146,8 @@ class GeneratorHealth(Frozen):
     servers_before: dict[str, int] = Field(default={})
     """How many of the connections led to which server process before the step; empty where servers do not say."""
     servers_after: dict[str, int] = Field(default={})
+    locust_p99_s: float | None = None
+    """Where Locust's users made the requests: what Locust itself says, of the whole step and rounded as it rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +286,8 @@ class StepResult(Frozen):
     overloaded: str | None = None
     """What shows that the server could not keep up with the rate. A result and no doubt: the step has its figures, but
     they would be worse the longer it lasted."""
+    locust_p99_s: float | None = None
+    """What Locust itself says where its users made the requests; nothing is concluded from it."""
     curve: tuple[tuple[float, float], ...] = ()
     """The distribution of the scheduled latency, thinned for drawing: (share, seconds), up to the last share that the
     sample supports."""

@@ -63,8 +63,8 @@ class Recorder:
         self._status.append(status or NO_STATUS)
         self._outcome.append(_outcome(exception, status))
 
-    def keep(self, **_: Any) -> None:
-        """The test is over: write what there is, in the order in which it began."""
+    def keep(self, environment: Any, **_: Any) -> None:
+        """The test is over: write what there is, in the order in which it began, and what Locust says of it."""
         moved_s = (time.time_ns() - time.monotonic_ns() - self._offset_ns) / 1e9
         sent_ns = np.array(self._sent, dtype=np.int64)
         found = {
@@ -81,7 +81,16 @@ class Recorder:
         order = np.argsort(sent_ns, kind="stable")
         order = order[sent_ns[order] >= 0]
         columns = {name: np.array(found[name], dtype=dtype)[order] for name, dtype in EXCHANGE_COLUMNS.items()}
-        np.savez(self._spool, allow_pickle=False, **columns, cpu_share=self._busiest, clock_moved_s=moved_s)
+        total = environment.stats.total
+        np.savez(
+            self._spool,
+            allow_pickle=False,
+            **columns,
+            cpu_share=self._busiest,
+            clock_moved_s=moved_s,
+            # A whole step without one request is none that Locust says anything of.
+            locust_p99_ms=total.get_response_time_percentile(0.99) if total.num_requests else np.nan,
+        )
 
     def _watch(self) -> None:
         while True:

@@ -15,6 +15,8 @@ from harness.records.load import Rung, Step
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(harness.shapes.__path__))
 CLOSED = Step(shape="elsewhere", number=0, mode="closed", in_flight=4, duration_s=1.0, warmup_s=0.1)
+OPEN = Step(shape="elsewhere", number=1, mode="open", rate_rps=500.0, duration_s=1.0, warmup_s=0.1)
+BEFORE = tuple(Rung(step=step, throughput_rps=1000.0, p99_s=0.01, error_share=0.0) for step in (CLOSED, OPEN))
 MEASURED = st.tuples(
     st.floats(0, 1e5), st.none() | st.floats(1e-5, 100), st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.2, 1.0])
 )
@@ -32,12 +34,12 @@ def plug_in(name):
 
 
 def climb(shape, measurements, limit=200):
-    """The steps a shape asks for when they measure what `measurements` says, after one closed step elsewhere."""
-    history = [Rung(step=CLOSED, throughput_rps=1000.0, p99_s=0.01, error_share=0.0)]
+    """The steps a shape asks for when they measure what `measurements` says, after those of another."""
+    history = list(BEFORE)
     for count in range(limit):
         step = shape.next_step(tuple(history))
         if step is None:
-            return [rung.step for rung in history[1:]]
+            return [rung.step for rung in history[len(BEFORE) :]]
         throughput_rps, p99_s, error_share = measurements[count % len(measurements)]
         history.append(Rung(step=step, throughput_rps=throughput_rps, p99_s=p99_s, error_share=error_share))
     raise AssertionError(f"{shape} does not end")
@@ -65,9 +67,9 @@ def test_importing_it_loads_no_heavy_library(name):
 @given(measurements=st.lists(MEASURED, min_size=1, max_size=30))
 def test_it_ends_and_its_steps_are_well_formed(name, measurements):
     steps = climb(plug_in(name)[1](), measurements)
-    for number, step in enumerate(steps, start=1):
+    for number, step in enumerate(steps, start=len(BEFORE)):
         assert step.shape == name
-        assert step.number == number  # one step of another shape came first
+        assert step.number == number  # steps of another shape came first
         assert step.duration_s > step.warmup_s >= 0
         asked = step.rate_rps if step.mode == "open" else step.in_flight
         other = step.in_flight if step.mode == "open" else step.rate_rps
