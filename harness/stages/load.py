@@ -71,12 +71,15 @@ class Generator:
         trace_s: NDArray[np.float64] | None,
         folder: Path,
         cores: tuple[int, ...],
+        method: str,
         page: Page | None,
     ) -> None:
         self._workers = workers
         self._plan = plan
         self._other_cores = other_cores(cores)
         """Where a step may be watched from."""
+        self._method = method
+        """Of all requests."""
         self._page = page
         self.payloads = payloads
         """How many request bodies it repeats; those that are new have the numbers after them."""
@@ -165,7 +168,7 @@ class Generator:
 
         def show(window: Window) -> None:
             if self._page:
-                self._page.tell(step, window)
+                self._page.tell(step, self._method, window)
             # What comes after the last answer is no load any more.
             if watch and (window.until_s < step.duration_s or window.in_flight or len(window.done_ns)):
                 watch(beat(window))
@@ -178,7 +181,7 @@ class Generator:
             meanwhile = pulse.look_when_due if watch or self._page else None
             done = self._of_each(ready, lambda _, worker: worker.answer(limit_s, what, meanwhile))
             if self._page:
-                self._page.tell(step, pulse.look())  # what ended after its last whole second
+                self._page.tell(step, self._method, pulse.look())  # what ended after its last whole second
         return done
 
     def _of_each(self, indexes: Iterable[int], do: Callable[[int, LoadWorker], Done]) -> dict[int, Done]:
@@ -256,7 +259,7 @@ def generator(
             worker.start({**setup, **mine, "reports": page is None}, bodies)
         for worker in workers:
             worker.answer(START_S, "its start")
-        yield Generator(workers, plan, len(payloads), len(new), trace_s, folder, cores, page)
+        yield Generator(workers, plan, len(payloads), len(new), trace_s, folder, cores, head.method, page)
 
 
 def pack(name: str, texts: Sequence[bytes]) -> dict[str, NDArray[Any]]:

@@ -133,6 +133,11 @@ class Worker:
             yield self._walk(json.loads(line))
 
     @property
+    def method(self) -> str:
+        """That of the requests."""
+        return self._wire.method
+
+    @property
     def path(self) -> str:
         """Where the requests go."""
         return self._wire.path
@@ -166,7 +171,7 @@ class Worker:
         self._channel.sendall(json.dumps(message).encode() + b"\n")
 
 
-def report(environment: Any, path: str, columns: dict[str, NDArray[Any]]) -> None:
+def report(environment: Any, method: str, path: str, columns: dict[str, NDArray[Any]]) -> None:
     """Tell Locust of a step's exchanges, after the step: during it every event would cost as much as a request."""
     failures = {int(outcome): RuntimeError(outcome.name.lower()) for outcome in Outcome if outcome != Outcome.OK}
     ended = columns["done_ns"] != NEVER
@@ -175,7 +180,7 @@ def report(environment: Any, path: str, columns: dict[str, NDArray[Any]]) -> Non
         latency_ms.tolist(), columns["bytes"][ended].tolist(), columns["outcome"][ended].tolist(), strict=True
     ):
         environment.events.request.fire(
-            request_type="POST",
+            request_type=method,
             name=path,
             response_time=latency,
             response_length=size,
@@ -196,7 +201,7 @@ class Walker(locust.User):
             worker = Worker(channel)
             for columns in worker.steps():
                 if worker.reports:
-                    report(self.environment, worker.path, columns)
+                    report(self.environment, worker.method, worker.path, columns)
 
 
 @locust.events.init.add_listener  # type: ignore[untyped-decorator]
@@ -239,7 +244,7 @@ def probe() -> None:
     setup_distributed_stats_event_listeners(events, stats)
     columns = own_columns(1)
     columns["done_ns"][:] = 400_000
-    told = worker_report(summary("probe", Onlooker(columns).look(0.0, 1.0)), 1.0)
+    told = worker_report(summary("probe", "POST", Onlooker(columns).look(0.0, 1.0)), 1.0)
     events.worker_report.fire(client_id="", data=told)
     if (shown_ms := stats.total.get_response_time_percentile(0.5)) != 0.4:
         raise RuntimeError(f"Locust {locust.__version__} shows a request of 0.4 ms as one of {shown_ms} ms")

@@ -23,8 +23,6 @@ from harness.stages.pulse import Window
 PAGE = "HARNESS_GENERATOR_PAGE_FD"
 """Environment variable that tells Locust's master which file descriptor listens for the page's readers."""
 
-METHOD = "POST"
-
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """As WSGI has it."""
 
@@ -52,12 +50,12 @@ class Page:
         finally:
             self._master = None
 
-    def tell(self, step: Step, window: Window) -> None:
-        """Show what came to pass. A page that is gone costs no measurement."""
+    def tell(self, step: Step, method: str, window: Window) -> None:
+        """Show what came to pass with requests of that method. A page that is gone costs no measurement."""
         if self._master is None or not len(window.done_ns):
             return
         try:
-            self._master.tell(summary(f"{step.number:02} {step.shape}: {step.label}", window), "its page")
+            self._master.tell(summary(f"{step.number:02} {step.shape}: {step.label}", method, window), "its page")
         except InfrastructureError as error:
             self._master = None
             self._announce(f"Locust's page is gone: {error}")
@@ -71,7 +69,7 @@ def page(announce: Callable[[str], object]) -> Iterator[Page]:
         yield Page(listener, announce)
 
 
-def summary(name: str, window: Window) -> dict[str, Any]:
+def summary(name: str, method: str, window: Window) -> dict[str, Any]:
     """A window's rows, under a name, in as few numbers as Locust's statistics keep."""
     latency_ns = np.maximum(window.done_ns - window.due_ns, 1)
     wrong = window.outcome != Outcome.OK
@@ -80,6 +78,7 @@ def summary(name: str, window: Window) -> dict[str, Any]:
     outcomes, failures = np.unique(window.outcome[wrong], return_counts=True)
     return {
         "name": name,
+        "method": method,
         "until_s": window.until_s,
         "requests": len(latency_ns),
         "total_ms": float(latency_ns.sum()) / 1e6,
@@ -109,7 +108,7 @@ def worker_report(told: dict[str, Any], present_s: float) -> dict[str, Any]:
 
     entry = {
         "name": told["name"],
-        "method": METHOD,
+        "method": told["method"],
         "start_time": epoch_s,
         "last_request_timestamp": present_s,
         "num_requests": told["requests"],
@@ -126,7 +125,7 @@ def worker_report(told: dict[str, Any], present_s: float) -> dict[str, Any]:
     errors = {
         f"{told['name']} {outcome}": {
             "name": told["name"],
-            "method": METHOD,
+            "method": told["method"],
             "error": outcome,
             "occurrences": count,
             "first_seen": present_s,

@@ -186,9 +186,13 @@ class Wire:
             arrays = dict(file)
         self.tls = Tls(setup["host"], setup["head"]["ca_file"]) if setup["tls"] else None
         host = f"HTTP/1.1\r\nHost: {setup['authority']}\r\n"
-        method, headers = setup["head"]["method"], setup["head"]["headers"]
-        head = f"{method} {self.path} {host}" + "".join(f"{name}: {value}\r\n" for name, value in headers)
-        self.requests = [f"{head}{_length(method, body)}\r\n".encode() + body for body in unpack("payloads", arrays)]
+        self.method: str = setup["head"]["method"]
+        head = f"{self.method} {self.path} {host}" + "".join(
+            f"{name}: {value}\r\n" for name, value in setup["head"]["headers"]
+        )
+        self.requests = [
+            f"{head}{_length(self.method, body)}\r\n".encode() + body for body in unpack("payloads", arrays)
+        ]
         self.repeated: int = setup["repeated"]
         """How many of the requests are there to be repeated; those after them are to be sent once."""
         self.roll_call: int | None = None

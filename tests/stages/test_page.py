@@ -40,17 +40,18 @@ def test_a_latency_keeps_three_digits(latency_ns):
 
 @pytest.mark.parametrize(("latency_ns", "shown_ms"), [(400_000, 0.4), (412_345, 0.412), (147_449_999, 147.0)])
 def test_what_locust_would_round_away_is_there(latency_ns, shown_ms):
-    assert summary("x", window([latency_ns]))["response_ms"] == [[shown_ms], [1]]
+    assert summary("x", "POST", window([latency_ns]))["response_ms"] == [[shown_ms], [1]]
 
 
 def test_rows_become_a_report_of_a_locust_worker():
     outcome = [Outcome.OK, Outcome.TIMEOUT, Outcome.OK, Outcome.TIMEOUT, Outcome.HTTP_ERROR]
     told = json.loads(
-        json.dumps(summary("a step", window([1_000_000, 2_000_000, 1_000_000, 4_000_000, 500_000], outcome)))
+        json.dumps(summary("a step", "GET", window([1_000_000, 2_000_000, 1_000_000, 4_000_000, 500_000], outcome)))
     )
     report = worker_report(told, 1000.0)
     (entry,) = report["stats"]
     assert (entry["name"], entry["num_requests"], entry["num_failures"]) == ("a step", 5, 3)
+    assert {told["method"] for told in (entry, *report["errors"].values())} == {"GET"}
     assert entry["total_response_time"] == pytest.approx(8.5)
     assert (entry["min_response_time"], entry["max_response_time"]) == (0.5, 4.0)
     assert entry["response_times"] == {0.5: 1, 1.0: 2, 2.0: 1, 4.0: 1}
@@ -82,7 +83,7 @@ def test_a_page_that_is_gone_is_told_of_once_and_raises_nothing():
     said, master = [], Master()
     with page(said.append) as made, made.served_by(master):
         for _ in range(3):
-            made.tell(STEP, window([1_000_000]))
+            made.tell(STEP, "POST", window([1_000_000]))
         assert said == [f"Locust's page is up: {made.address}", "Locust's page is gone: it died"]
     assert len(master.told) == 1 and master.told[0]["name"] == "03 stairs: 2,000 req/s"
 
