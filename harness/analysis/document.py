@@ -84,7 +84,12 @@ def _sections(found: Findings) -> Iterator[Section]:
             )
         closed = load_tables.closed_steps(found)
         if closed.rows:
-            yield Section("Served under closed load", (), drawn(pictures.closed_load(found)), (closed,))
+            yield Section(
+                "Served under closed load",
+                (),
+                drawn(pictures.closed_load(found)),
+                _filled(closed, load_tables.requests(found)),
+            )
     if found.ledger.micro:
         yield Section("Computing, in process", (), drawn(pictures.micro(found)), _filled(tables.micro(found)))
     if any(cell.kind == "search" for cell in found.ledger.plan):

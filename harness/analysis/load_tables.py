@@ -132,6 +132,40 @@ def closed_steps(found: Findings) -> Table:
     )
 
 
+def requests(found: Findings) -> Table:
+    """A row per name under which users of a locustfile made requests."""
+    return Table(
+        key="requests",
+        title="Requests of the users, by name",
+        fields=(
+            Field("cell", "cell"),
+            Field("step", "step"),
+            Field("request", "request"),
+            Field("requests", "requests", Unit.COUNT),
+            Field("failed", "failed", Unit.COUNT),
+            Field("p50_s", "p50", Unit.SECONDS),
+            Field("p90_s", "p90", Unit.SECONDS),
+            Field("p99_s", "p99", Unit.SECONDS),
+            Field("remarks", "remarks"),
+        ),
+        rows=tuple(
+            (
+                found.label(result.cell),
+                result.step.label,
+                one.name,
+                one.requests,
+                one.failed,
+                one.latency["p50"].value_s,
+                one.latency["p90"].value_s,
+                one.latency["p99"].value_s,
+                one.latency["p99"].reason,
+            )
+            for result in found.results
+            for one in result.by_request
+        ),
+    )
+
+
 def curve(found: Findings, steps: list[StepResult]) -> Table:
     """The distribution of the scheduled latency of some steps, as the chart draws it."""
     return Table(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.records.ledger import StepEntry
-from harness.records.load import NEVER, Latency, Observed, Outcome, Rung, Step, StepResult
+from harness.records.load import NEVER, Latency, Observed, Outcome, RequestResult, Rung, Step, StepResult
 from harness.stats.quantile import Quantile, quantiles, sample_floor
 from harness.stats.validity import Steadiness, backlog_growth, gap_distance, slower, steadiness
 from harness.units import Unit, format_number
@@ -92,6 +92,7 @@ def reduce_step(entry: StepEntry, exchanges: Columns) -> StepResult:
             remembered=_remembered(entry, exchanges),
             slowdown=_slowdown(exchanges, measured),
         ),
+        by_request=_by_request(entry, exchanges, measured),
         locust_p99_s=entry.generator.locust_p99_s,
         curve=_curve(latency),
         warnings=(
@@ -109,6 +110,16 @@ def rung(result: StepResult) -> Rung:
         p99_s=result.scheduled["p99"].value_s,
         error_share=result.error_share,
     )
+
+
+def _by_request(entry: StepEntry, exchanges: Columns, measured: NDArray[np.bool_]) -> tuple[RequestResult, ...]:
+    def result(number: int, name: str) -> RequestResult:
+        own = measured & (exchanges["payload"] == number)
+        good = own & (exchanges["outcome"] == Outcome.OK)
+        latency = _latencies((exchanges["done_ns"] - exchanges["due_ns"])[good], exchanges["due_ns"][good])
+        return RequestResult(name=name, requests=int(own.sum()), failed=int((own & ~good).sum()), latency=latency)
+
+    return tuple(result(number, name) for number, name in enumerate(entry.requests))
 
 
 def _measured(step: Step, exchanges: Columns, start_ns: int, end_ns: int) -> NDArray[np.bool_]:

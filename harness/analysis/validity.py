@@ -104,6 +104,9 @@ def _judged(
             "throughput_rps": None,
             "scheduled": dict.fromkeys(result.scheduled, blank),
             "service": dict.fromkeys(result.service, blank),
+            "by_request": tuple(
+                one.model_copy(update={"latency": dict.fromkeys(one.latency, blank)}) for one in result.by_request
+            ),
             "curve": (),
         }
     )

@@ -124,6 +124,7 @@ def _drive(work: Work, cell: Cell, load: _Load, refuse_dead: Callable[[], None])
             step=step,
             planned=recording.planned,
             new_from=new_from,
+            requests=recording.requests,
             plan_sha256=recording.plan_sha256,
             exchanges_sha256=write_exchanges(work.folder.exchanges(step_id), recording.columns),
             generator=recording.health,

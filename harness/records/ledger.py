@@ -23,6 +23,9 @@ class StepEntry(Frozen):
     """Exchanges that there must be: those of an open step's plan, those that a closed step says it sent."""
     new_from: int | None = None
     """Of an audit: the payloads from this one on had not been sent before."""
+    requests: tuple[str, ...] = ()
+    """Of a step by users of a locustfile: what they asked, by method and name; the column `payload` says which it was.
+    """
     plan_sha256: str
     """Digest of what was to be sent when: the same for two candidates under the same load."""
     exchanges_sha256: str

@@ -258,6 +258,17 @@ class Latency(Frozen):
     """Why `value_s` is None."""
 
 
+class RequestResult(Frozen):
+    """The requests of one name in a step by users of a locustfile."""
+
+    name: str
+    """Method and name, as Locust has them."""
+    requests: int
+    failed: int
+    latency: dict[str, Latency]
+    """Percentiles as of a `StepResult`."""
+
+
 class StepResult(Frozen):
     """One step, reduced from its raw exchanges."""
 
@@ -286,6 +297,8 @@ class StepResult(Frozen):
     overloaded: str | None = None
     """What shows that the server could not keep up with the rate. A result and no doubt: the step has its figures, but
     they would be worse the longer it lasted."""
+    by_request: tuple[RequestResult, ...] = ()
+    """Of a step by users of a locustfile, by name; figures are missing where the step's are."""
     locust_p99_s: float | None = None
     """What Locust itself says where its users made the requests; nothing is concluded from it."""
     curve: tuple[tuple[float, float], ...] = ()

@@ -57,6 +57,8 @@ class Recording:
     """The exchanges that there should be."""
     plan_sha256: str
     health: GeneratorHealth
+    requests: tuple[str, ...] = ()
+    """What the column `payload` counts, where that is not the bodies that were given."""
 
 
 class Generator:

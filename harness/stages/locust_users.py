@@ -107,6 +107,7 @@ class LocustUsers:
                 # Locust ends at whole seconds.
                 within = file["due_ns"] < step.duration_s * 1e9
                 columns = {name: file[name][within] for name in EXCHANGE_COLUMNS}
+                requests = tuple(str(request) for request in file["requests"])
                 locust_p99_s = float(file["locust_p99_ms"]) / 1e3
                 health = WorkerHealth(
                     cpu_share=float(file["cpu_share"]),
@@ -119,6 +120,7 @@ class LocustUsers:
             columns=columns,
             planned=len(columns["due_ns"]),
             plan_sha256="",
+            requests=requests if step.pace_rps is None else (),
             health=GeneratorHealth(workers=(health,), locust_p99_s=None if math.isnan(locust_p99_s) else locust_p99_s),
         )
 

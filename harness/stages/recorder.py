@@ -34,7 +34,9 @@ class Recorder:
         self._spool = spool
         self._began_ns = self._offset_ns = 0
         self._sent, self._done, self._bytes = array("q"), array("q"), array("i")
-        self._status, self._outcome = array("h"), array("b")
+        self._status, self._outcome, self._which = array("h"), array("b"), array("i")
+        self._requests: dict[str, int] = {}
+        """What was asked, by method and name, each with its number."""
         self._busiest = 0.0
 
     def begin(self, **_: Any) -> None:
@@ -46,6 +48,8 @@ class Recorder:
 
     def record(
         self,
+        request_type: str,
+        name: str,
         response_time: float | None,
         response_length: int | None,
         exception: Any,
@@ -62,6 +66,7 @@ class Recorder:
         self._bytes.append(min(int(response_length or 0), 2**31 - 1))
         self._status.append(status or NO_STATUS)
         self._outcome.append(_outcome(exception, status))
+        self._which.append(self._requests.setdefault(f"{request_type} {name}", len(self._requests)))
 
     def keep(self, environment: Any, **_: Any) -> None:
         """The test is over: write what there is, in the order in which it began, and what Locust says of it."""
@@ -75,7 +80,7 @@ class Recorder:
             "status": self._status,
             "outcome": self._outcome,
             "bytes": self._bytes,
-            "payload": np.zeros(len(sent_ns)),
+            "payload": self._which,
             "worker": np.zeros(len(sent_ns)),
         }
         order = np.argsort(sent_ns, kind="stable")
@@ -86,6 +91,7 @@ class Recorder:
             self._spool,
             allow_pickle=False,
             **columns,
+            requests=np.array(list(self._requests), dtype=np.str_),
             cpu_share=self._busiest,
             clock_moved_s=moved_s,
             # A whole step without one request is none that Locust says anything of.

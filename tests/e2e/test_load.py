@@ -182,6 +182,9 @@ def test_users_of_a_locustfile_run_unchanged_and_are_recorded_like_any_load(
         assert 0.7 * asked.count(path) <= counted[status] <= asked.count(path)
     assert set(columns["outcome"][columns["status"] == 404]) == {Outcome.HTTP_ERROR}
     assert (columns["done_ns"] > columns["sent_ns"]).all()
+    assert set(entry.requests) == {"POST /score", "GET /nowhere"}
+    assert {entry.requests[which] for which in columns["payload"][columns["status"] == 404]} == {"GET /nowhere"}
+    assert "| GET /nowhere |" in (folder / "report" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
