@@ -37,6 +37,10 @@ from harness.stages.timer import Timer
 from harness.stages.traffic import ClosedTraffic, Traffic, roll_call, warm
 from harness.stages.wire import Wire, now_ns
 
+# A worker ends with its channel. Locust's would end after a minute without a word from the master above it, though all
+# that the master is good for is a page.
+locust.runners.MASTER_HEARTBEAT_TIMEOUT = 10**9
+
 AUTOGROUP = Path("/proc/self/autogroup")
 
 WATCH_S = 0.5
