@@ -83,6 +83,13 @@ def p99_estimate(result: StepResult) -> Estimate:
     )
 
 
+def throughput_estimate(result: StepResult) -> Estimate:
+    """What a step answered."""
+    value, error = result.throughput_rps, result.throughput_error_rps
+    low, high = (None, None) if value is None or error is None else (max(0.0, value - error), value + error)
+    return Estimate(value=value, unit=Unit.RPS, low=low, high=high, n=result.succeeded)
+
+
 def _capacity(ledger: Ledger, cell: Cell, results: Sequence[StepResult]) -> Capacity:
     steps = [result for result in results if result.cell == cell.id]
     reason = _why_not_loaded(ledger, cell)
@@ -158,7 +165,7 @@ def _peak(steps: Sequence[StepResult], not_loaded: str | None) -> Estimate:
         doubt = steps[0].doubts[0].text
         return _none(f"No closed step has figures: with {steps[0].step.label}, {doubt}.")
     best = max(sound, key=lambda step: step.throughput_rps or 0.0)
-    return Estimate(value=best.throughput_rps, unit=Unit.RPS, n=best.succeeded, warnings=best.warnings)
+    return throughput_estimate(best).model_copy(update={"warnings": best.warnings})
 
 
 def _none(reason: str) -> Estimate:

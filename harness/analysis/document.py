@@ -133,10 +133,10 @@ def _warnings(found: Findings) -> Iterator[str]:
             "than the servers alone would show."
         )
     workers = [worker for entry in ledger.steps if not entry.step.users for worker in entry.generator.workers]
-    if any(worker.timer == "event loop" for worker in workers):
+    if any(worker.timer == "spin" for worker in workers):
         yield (
-            "This system has no timers that the load generator can wait with to a fraction of a millisecond: requests "
-            "were sent up to a millisecond late, and the verdicts allow for no less."
+            "This system has no timers that the load generator can wait with to a fraction of a millisecond, so it "
+            "looked at the clock all the time: how much of its core it needed is not known, and not judged."
         )
     for served in found.capacities:
         omitted = omission([result for result in found.results if result.cell == served.cell])

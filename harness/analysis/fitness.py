@@ -70,8 +70,6 @@ def _disturbances(found: Diagnosis) -> Iterator[str]:
     gaps = found.gaps
     if found.host.shared_cores:
         yield "the generator and the servers share a core: each is measured waiting for the other"
-    if found.timer != "timerfd":
-        yield "the generator's timers are coarse: the system has no timerfd, and its event loop's are good to 1 ms"
     if gaps.lost_share > LOST_SHARE:
         yield (
             f"something took {_share(gaps.lost_share)} of the time from a process that never sleeps, where "
@@ -93,6 +91,8 @@ def _disturbances(found: Diagnosis) -> Iterator[str]:
 def _notes(found: Diagnosis) -> Iterator[str]:
     if found.priority != "raised" and not found.host.shared_cores:
         yield "the system permits no higher priority: other work on the generator's core would make it late"
+    if found.timer != "timerfd":
+        yield "the generator spins between requests: the system has no timerfd, and its other timers are good to 1 ms"
     wanted, limit = LoadPlan().in_flight_max, found.open_files_hard
     if limit is not None and limit <= wanted:
         yield f"a process may have {limit:,} files open, too few for load.in_flight_max = {wanted:,} (`ulimit -Hn`)"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from harness.records.ledger import StepEntry
 from harness.records.load import NEVER, Latency, Observed, Outcome, RequestResult, Rung, Step, StepResult
 from harness.stats.quantile import Quantile, quantiles, sample_floor
+from harness.stats.rate import rate_error
 from harness.stats.validity import Steadiness, backlog_growth, gap_distance, slower, steadiness
 from harness.units import Unit, format_number
 
@@ -75,6 +76,7 @@ def reduce_step(entry: StepEntry, exchanges: Columns) -> StepResult:
         succeeded=successes,
         failed=failed,
         throughput_rps=int(arrived.sum()) / window_s if window_s > 0 else 0.0,
+        throughput_error_rps=rate_error(exchanges["done_ns"][arrived] / _NS, start_ns / _NS, end_ns / _NS),
         # Where nothing was measured nothing succeeded: a step without requests must not look like one without errors.
         error_share=(planned - successes) / planned if planned else 1.0,
         scheduled=scheduled,
@@ -107,6 +109,7 @@ def rung(result: StepResult) -> Rung:
     return Rung(
         step=result.step,
         throughput_rps=result.throughput_rps or 0.0,
+        throughput_error_rps=result.throughput_error_rps or 0.0,
         p99_s=result.scheduled["p99"].value_s,
         error_share=result.error_share,
     )

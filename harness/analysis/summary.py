@@ -6,6 +6,7 @@ that did not earn its number is null, with the reason beside it.
 
 from typing import Literal
 
+from harness.analysis.capacity import throughput_estimate
 from harness.analysis.findings import Findings
 from harness.analysis.ranking import failed_checks
 from harness.analysis.servers import speaking_step
@@ -196,7 +197,7 @@ def _step_headlines(step: StepResult | None) -> tuple[Headline, ...]:
         return (Headline(name="throughput_rps", label="answered", note=_note("", none, None), **dict(none)),)
     latency = step.scheduled if step.step.mode == "open" else step.service
     figures = [
-        ("throughput_rps", "answered", Estimate(value=step.throughput_rps, unit=Unit.RPS, n=step.succeeded)),
+        ("throughput_rps", "answered", throughput_estimate(step)),
         *(
             (
                 f"{name.replace('.', '')}_s",
@@ -231,10 +232,13 @@ def _note(name: str, figure: Estimate, cell: Capacity | None) -> str:
         if figure.high is None:
             return ""
         return f"met here, missed at {format_bound(figure.high, figure.unit)}"
+    told = []
     if figure.low is not None and figure.high is not None:
-        return f"95 %: {format_number(figure.low, figure.unit)} to {format_number(figure.high, figure.unit)}"
+        told.append(f"95 %: {format_number(figure.low, figure.unit)} to {format_number(figure.high, figure.unit)}")
     if name == "peak_rps":
-        return "a fixed number in flight; no objective holds there"
+        told.append("a fixed number in flight; no objective holds there")
+    if told:
+        return "; ".join(told)
     return f"of {figure.n:,} requests" if name == "error_share" else ""
 
 

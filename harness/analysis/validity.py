@@ -102,6 +102,7 @@ def _judged(
             "doubts": tuple(doubts),
             "overloaded": overloaded,
             "throughput_rps": None,
+            "throughput_error_rps": None,
             "scheduled": dict.fromkeys(result.scheduled, blank),
             "service": dict.fromkeys(result.service, blank),
             "by_request": tuple(
@@ -262,7 +263,8 @@ def _overloaded(entry: StepEntry, result: StepResult, ledger: Ledger) -> str | N
 
 
 def _busy(entry: StepEntry, ledger: Ledger) -> str | None:
-    shares = [worker.cpu_share for worker in entry.generator.workers]
+    # One that spins uses all of its core, whatever it has to do.
+    shares = [worker.cpu_share for worker in entry.generator.workers if worker.timer != "spin"]
     if not shares:
         return None
     cores = len(ledger.host.generator_cores) or ledger.host.cores

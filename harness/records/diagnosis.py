@@ -59,7 +59,7 @@ class Diagnosis(Frozen):
     """The machine as a place to measure."""
 
     host: Host
-    timer: Literal["timerfd", "event loop"]
+    timer: Literal["timerfd", "spin", "event loop"]
     """What the load generator waits with."""
     priority: Literal["raised", "ordinary"]
     """Whether the system let it go before what else wanted its core."""

@@ -5,7 +5,7 @@ In: nothing. Out: `Step` (asked), `Outcome` and `EXCHANGE_COLUMNS` (the columns 
 a shape sees of a finished step), `StepResult` (what reports read) and `Doubt` (why it has no figures).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Literal
 
@@ -126,8 +126,9 @@ class WorkerHealth(Frozen):
     """Time in the garbage collector."""
     clock_moved_s: float
     """How much further the wall clock went than the monotonic one."""
-    timer: Literal["timerfd", "event loop"]
-    """What it waits with; the event loop's timers are good to a millisecond only."""
+    timer: Literal["timerfd", "spin", "event loop"]
+    """What it waits with: a kernel timer; looking at the clock, which takes all of a core; Locust's users with timers
+    that are good to a millisecond only."""
     priority: Literal["raised", "ordinary"] = "ordinary"
     """Whether it went before what else wanted its cores."""
     node: str | None = None
@@ -157,6 +158,8 @@ class Rung:
     step: Step
     throughput_rps: float
     """Successful answers per second, after the warm-up."""
+    throughput_error_rps: float = field(default=0.0, kw_only=True)
+    """Half of its 95 % interval."""
     p99_s: float | None
     """Of the scheduled latency of successes; None where there are too few."""
     error_share: float
@@ -282,6 +285,8 @@ class StepResult(Frozen):
     """Count per outcome other than OK, by its lower-case name."""
     throughput_rps: float | None
     """None where there are doubts."""
+    throughput_error_rps: float | None = None
+    """Half of its 95 % interval, as slots of time differ; None where it has none."""
     error_share: float
     scheduled: dict[str, Latency]
     """p50, p90, p99, p99.9 of done - due over successes."""

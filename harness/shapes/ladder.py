@@ -28,7 +28,8 @@ class Ladder:
     step_s: float = 3.0
     warmup_s: float = 0.5
     gain: float = 0.05
-    """Stop after a rung with less than this share of throughput more than the one before."""
+    """Stop when a rung brings less than this share of throughput more than those before it, and that is no chance or
+    happens twice in a row."""
     error_share: float = 0.05
     """Stop after a rung on which more than this share failed."""
     p99_growth: float = 20.0
@@ -64,9 +65,20 @@ class Ladder:
         if len(rungs) < 2:
             return False
         before = rungs[-2]
-        if last.throughput_rps < (1 + self.gain) * before.throughput_rps:
+        if last.p99_s is not None and before.p99_s is not None and last.p99_s > self.p99_growth * before.p99_s:
             return True
-        return last.p99_s is not None and before.p99_s is not None and last.p99_s > self.p99_growth * before.p99_s
+        gained, at_most = self._gain(rungs)
+        again = len(rungs) > 2 and self._gain(rungs[:-1])[0] < self.gain
+        return at_most < self.gain or (gained < self.gain and again)
+
+    def _gain(self, rungs: Sequence[Rung]) -> tuple[float, float]:
+        """What the last rung brought over the best of those before it, and the most it may have brought (95 %)."""
+        *before, last = rungs
+        best = max(before, key=lambda rung: rung.throughput_rps)
+        ratio = last.throughput_rps / best.throughput_rps
+        # Of a ratio of independent figures the relative errors add up as squares.
+        error = ratio * math.hypot(*(rung.throughput_error_rps / rung.throughput_rps for rung in (last, best)))
+        return ratio - 1, ratio - 1 + error
 
     def _rung(self, in_flight: int, number: int) -> Step:
         return Step(

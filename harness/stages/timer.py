@@ -16,11 +16,15 @@ from harness.stages.wire import READ, now_ns
 
 TFD_TIMER_ABSTIME = 1
 
+SPIN_S = 2e-3
+"""Before a moment from which on the clock is looked at all the time, where the kernel has no timerfd."""
+
 
 class Timer:
     """Waits to the tenth of a millisecond: a kernel timer (timerfd) that the event loop watches.
 
-    gevent's own timers are rounded up to milliseconds by epoll; they serve where the kernel has no timerfd. Waiting
+    gevent's own timers are rounded up to milliseconds. Where the kernel has no timerfd they serve for all but the last
+    of them, in which this spins: that takes a core, and is late by as long as the event loop takes to go round. Waiting
     always lets the event loop look at the sockets, also for a moment that has passed, which `gevent.sleep(0)` does not.
     """
 
@@ -31,14 +35,14 @@ class Timer:
         self._watcher = gevent.get_hub().loop.io(self._descriptor, READ) if self._descriptor >= 0 else None
 
     @property
-    def kind(self) -> Literal["timerfd", "event loop"]:
+    def kind(self) -> Literal["timerfd", "spin"]:
         """What it waits with."""
-        return "event loop" if self._watcher is None else "timerfd"
+        return "spin" if self._watcher is None else "timerfd"
 
     def wait(self, until_ns: int) -> None:
         """Until a moment of the monotonic clock."""
         if self._watcher is None:
-            gevent.sleep(max(1e-6, (until_ns - now_ns()) / 1e9))
+            _spin(until_ns)
             return
         # Setting it anew also makes the descriptor unreadable again, so nobody needs to read it.
         self._set(until_ns)
@@ -65,3 +69,12 @@ class Timer:
             self._specification[2], self._specification[3] = divmod(until_ns, 1_000_000_000)
             if self._libc.timerfd_settime(self._descriptor, TFD_TIMER_ABSTIME, self._specification, None) != 0:
                 raise OSError(ctypes.get_errno(), "timerfd_settime failed")
+
+
+def _spin(until_ns: int) -> None:
+    left_s = (until_ns - now_ns()) / 1e9
+    if left_s > SPIN_S:
+        gevent.sleep(left_s - SPIN_S)
+    gevent.idle()  # one turn of the event loop, which does not wait for anything
+    while now_ns() < until_ns:
+        gevent.idle()

@@ -240,17 +240,20 @@ def test_a_report_is_not_made_from_altered_measurements(ledgers: ModuleType, tmp
         read_steps(RunFolder(tmp_path), story.ledger())
 
 
-def test_coarse_timers_are_warned_of(ledgers: ModuleType) -> None:
+def test_a_generator_that_spins_is_told_and_not_called_busy(ledgers: ModuleType) -> None:
     story = ledgers.Story()
     story.loaded(story.cell("serve", "optuna_search"), 1000.0, (400, 800))
-    assert not any("millisecond late" in warning for warning in told(story).warnings)
+    assert not any("looked at the clock" in warning for warning in told(story).warnings)
     entry = story.steps[0]
     (worker,) = entry.generator.workers
-    coarse = entry.generator.model_copy(update={"workers": (worker.model_copy(update={"timer": "event loop"}),)})
-    story.steps[0] = entry.model_copy(update={"generator": coarse})
+    spinning = entry.generator.model_copy(
+        update={"workers": (worker.model_copy(update={"timer": "spin", "cpu_share": 1.0}),)}
+    )
+    story.steps[0] = entry.model_copy(update={"generator": spinning})
     found = told(story)
-    assert any("millisecond late" in warning for warning in found.warnings)
-    assert "event loop, ordinary; timerfd, ordinary" in str(tables(found)["host"].rows)
+    assert any("looked at the clock" in warning for warning in found.warnings)
+    assert not any(result.doubts for result in found.steps)
+    assert "spin, ordinary; timerfd, ordinary" in str(tables(found)["host"].rows)
 
 
 def test_the_machine_s_table_says_what_the_generator_can_do_and_who_found_out(ledgers: ModuleType) -> None:

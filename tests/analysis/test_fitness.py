@@ -70,13 +70,12 @@ def test_it_is_fit_no_further_than_the_generator_was_on_time() -> None:
     ("changes", "said"),
     [
         ({"host": HOST.model_copy(update={"target_cores": (0, 1)})}, "share a core"),
-        ({"timer": "event loop"}, "timers are coarse"),
         ({"gaps": gaps(lost_s=0.021)}, "took 1.05 % of the time"),
         ({"gaps": gaps(lost_s=0.012, longest_s=0.0101)}, "stood still for 10.1 ms"),
         ({"idle": (lag(1000.0), lag(2000.0, 0.0011))}, "p99 of its lag is 1.10 ms at 2,000 req/s"),
         ({"idle": (lag(100.0, sustained=False),), "open": ()}, "not one open rate was sustained"),
     ],
-    ids=["cores", "timer", "lost", "longest", "lag", "nothing sustained"],
+    ids=["cores", "lost", "longest", "lag", "nothing sustained"],
 )
 def test_each_disturbance_is_named(changes: dict[str, Any], said: str) -> None:
     (only,) = disturbances(quiet(**changes))
@@ -95,6 +94,8 @@ def test_a_missing_priority_and_a_low_limit_of_files_are_notes() -> None:
     assert "no higher priority" in priority
     assert "1,024 files open, too few for load.in_flight_max = 1,024" in files
     assert notes(quiet(open_files_hard=4096)) == ()
+    (timer,) = notes(quiet(timer="spin"))
+    assert "spins between requests" in timer and disturbances(quiet(timer="spin")) == ()
 
 
 def test_where_cores_are_shared_nobody_asked_for_priority() -> None:

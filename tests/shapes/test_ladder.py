@@ -10,12 +10,14 @@ from harness.records.load import Rung
 from harness.shapes.ladder import Ladder
 
 
-def climb(ladder, measure, limit=100):
-    """In flight of each rung, where `measure(in_flight)` gives throughput, p99 and error share."""
+def climb(ladder, measure, limit=100, noise=0.0):
+    """In flight of each rung, where `measure(in_flight)` gives throughput, p99 and error share; `noise` is the share of
+    the throughput that is not sure."""
     history = []
     while (step := ladder.next_step(history)) is not None:
         throughput_rps, p99_s, error_share = measure(step.in_flight)
-        history.append(Rung(step=step, throughput_rps=throughput_rps, p99_s=p99_s, error_share=error_share))
+        error_rps = noise * throughput_rps
+        history.append(Rung(step, throughput_rps, p99_s, error_share, throughput_error_rps=error_rps))
         assert len(history) < limit
     return [rung.step.in_flight for rung in history]
 
@@ -36,6 +38,19 @@ def test_it_stops_at_the_first_rung_that_brings_less_than_the_gain():
 def test_a_gain_just_above_the_threshold_goes_on_and_just_below_it_stops():
     assert climb(Ladder(gain=0.05), lambda n: ({1: 100.0, 2: 105.1}.get(n, 0.0), 0.01, 0.0)) == [1, 2, 4]
     assert climb(Ladder(gain=0.05), lambda n: ({1: 100.0, 2: 104.9}.get(n, 0.0), 0.01, 0.0)) == [1, 2]
+
+
+def test_a_rung_that_may_have_brought_more_is_not_the_last_but_two_of_them_are():
+    # 15 % of noise in each rung: nothing more than before may still be a gain of 5 %.
+    assert climb(Ladder(), lambda n: (min(800.0, 100.0 * n), 0.01, 0.0), noise=0.15) == [1, 2, 4, 8, 16, 32]
+    # With 2 % in each, the gain lies within 2.8 % of what was measured, which is none.
+    assert climb(Ladder(), lambda n: (min(800.0, 100.0 * n), 0.01, 0.0), noise=0.02) == [1, 2, 4, 8, 16]
+
+
+def test_a_rung_is_compared_with_the_best_before_it():
+    # The third rung met a bad moment: what the fourth gains on that is no gain.
+    measured = {1: 100.0, 2: 200.0, 4: 150.0, 8: 190.0}
+    assert climb(Ladder(), lambda n: (measured.get(n, 500.0), 0.01, 0.0), noise=0.4) == [1, 2, 4, 8]
 
 
 def test_it_stops_when_throughput_collapses():

@@ -115,6 +115,27 @@ def test_a_starved_generator(ledgers, server, tmp_path):
     assert Reason.GENERATOR_LATE in reasons(found)
 
 
+def test_a_system_without_timerfd_is_spun_on(ledgers, server, tmp_path, spoilt):
+    spoilt(
+        "import ctypes, os\n"
+        "if hasattr(os, 'timerfd_create'):\n"
+        "    del os.timerfd_create\n"
+        "class Without(ctypes.CDLL):\n"
+        "    def __getattr__(self, name):\n"
+        "        if name == 'timerfd_create':\n"
+        "            raise AttributeError(name)\n"
+        "        return super().__getattr__(name)\n"
+        "ctypes.CDLL = Without\n"
+    )
+    with running(server, tmp_path) as made:
+        recording = made.drive(step())
+        found = verdict(ledgers, (step(), recording, None))
+    assert {worker.timer for worker in recording.health.workers} == {"spin"}
+    # It takes all of a core, and nothing is said against that.
+    assert {doubt.reason for doubt in found.results[0].doubts} <= BUSY_MACHINE
+    assert np.all(recording.columns["dispatch_ns"] >= recording.columns["due_ns"])
+
+
 def test_a_tiny_connection_pool(ledgers, server, tmp_path):
     with running(server, tmp_path, [b"slow 0.05"], in_flight_max=2) as made:
         found = verdict(ledgers, (step(), made.drive(step()), None))
