@@ -141,11 +141,15 @@ class ClusterWorker:
 
         self._fetched(self._told, SLACK_S, what)
         call = self._actor.answer.remote(timeout_s, what)
-        deadline_s = self._clock.monotonic_s() + timeout_s + SLACK_S
-        while meanwhile is not None and (left_s := deadline_s - self._clock.monotonic_s()) > 0:
-            if ray.wait([call], timeout=max(0.0, min(left_s, meanwhile())))[0]:
+        limit_s = timeout_s + SLACK_S
+        deadline_s = self._clock.monotonic_s() + limit_s
+        while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
+            idle_s = left_s if meanwhile is None else min(left_s, meanwhile())
+            if ray.wait([call], timeout=max(0.0, idle_s))[0]:
                 break
-        answer: dict[str, Any] = self._fetched(call, max(0.0, deadline_s - self._clock.monotonic_s()), what)
+        else:
+            raise InfrastructureError(f"The load worker on {self.node} did not answer within {limit_s:g} s in {what}.")
+        answer: dict[str, Any] = self._fetched(call, SLACK_S, what)
         if "health" in answer:
             answer["health"] |= {"node": self.node, "clock_error_s": self._clock_error_s}
         return answer
