@@ -26,7 +26,7 @@ from harness.records.candidate import Endpoint
 from harness.records.load import NEVER, Outcome, Step
 from harness.records.scenario import LoadPlan
 from harness.stages.host import split_cores
-from harness.stages.load import Generator, generator
+from harness.stages.load.generator import Generator, generator
 
 CORES, SERVER_CORES = split_cores()
 STEP_S = 5.0

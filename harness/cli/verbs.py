@@ -150,7 +150,7 @@ def _followed(
     from harness.cli.progress import watching
     from harness.clock import SystemClock
     from harness.pipeline.run import Surroundings
-    from harness.stages.page import page
+    from harness.stages.load.page import page
 
     clock = SystemClock()
     begun: list[RunFolder] = []

@@ -26,7 +26,7 @@ from harness.records.run import Host, Roofline
 from harness.records.scenario import ROOFLINE, LoadPlan
 from harness.shapes.stairs import preferred_rps
 from harness.stages.host import fingerprint
-from harness.stages.load import Generator, Recording, generator
+from harness.stages.load.generator import Generator, Recording, generator
 from harness.stages.spin import spinning
 from harness.store.roofline import keep_roofline
 from harness.store.runs import disk_failures, locked

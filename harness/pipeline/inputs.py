@@ -17,7 +17,7 @@ from harness.records.scenario import EXTERNAL, DataPlan, Metric, Scenario, Searc
 from harness.space.families import families_for
 from harness.space.score import default_metric, refuse_unfit
 from harness.stages.data import Table, load_table
-from harness.stages.locust_users import refuse_unusable
+from harness.stages.load.locust_users import refuse_unusable
 from harness.stages.payload import Requests, head_of, read_requests
 from harness.stages.probe import first_answer, inputs_of
 from harness.stages.trace import trace_of

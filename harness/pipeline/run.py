@@ -30,7 +30,7 @@ from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, 
 from harness.records.scenario import ROOFLINE, Cell, Scenario
 from harness.stages.fleet import RayFleet
 from harness.stages.host import fingerprint
-from harness.stages.page import Page
+from harness.stages.load.page import Page
 from harness.store.database import Database
 from harness.store.exchanges import read_exchanges
 from harness.store.files import write_atomically

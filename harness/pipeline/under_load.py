@@ -19,9 +19,9 @@ from harness.records.load import JSON_POST, Beat, Head, Rung, Step
 from harness.records.run import Cause
 from harness.records.scenario import EXTERNAL, Cell
 from harness.stages.data import holdout_batch
-from harness.stages.load import Generator, Recording, generator
-from harness.stages.locust_users import LocustUsers
-from harness.stages.schedule import audit_step
+from harness.stages.load.generator import Generator, Recording, generator
+from harness.stages.load.locust_users import LocustUsers
+from harness.stages.load.schedule import audit_step
 from harness.stages.validate import new_bodies, request_bodies
 from harness.store.exchanges import write_exchanges
 from harness.units import Unit, format_number

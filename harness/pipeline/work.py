@@ -12,7 +12,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.pipeline.inputs import Inputs, Searched
 from harness.records.run import Cause, Host
 from harness.records.scenario import Scenario
-from harness.stages.page import Page
+from harness.stages.load.page import Page
 from harness.store.database import Database
 from harness.store.runs import RunFolder
 

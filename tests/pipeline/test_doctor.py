@@ -15,9 +15,9 @@ from harness.pipeline import doctor as room
 from harness.pipeline.doctor import Driven, _climb, _closed, examined
 from harness.records.diagnosis import Gaps
 from harness.records.load import GeneratorHealth, Step, WorkerHealth
-from harness.stages import crew
 from harness.stages.host import fingerprint
-from harness.stages.load import Recording
+from harness.stages.load import crew
+from harness.stages.load.generator import Recording
 from harness.store.roofline import read_roofline
 from harness.store.runs import locked
 

@@ -1,4 +1,4 @@
-"""Paced users: Locust as its own documentation has it, in the child that `stages.locust_users` starts.
+"""Paced users: Locust as its own documentation has it, in the child that `stages.load.locust_users` starts.
 
 In: from the environment, what to ask and how often. Out: what Locust makes of it. Nothing imports this file.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import locust
 
-from harness.stages.locust_users import PACE, Pace
+from harness.stages.load.locust_users import PACE, Pace
 
 _pace = Pace(**json.loads(os.environ[PACE]))
 _bodies = cycle(json.loads(Path(_pace.bodies).read_text(encoding="utf-8")))

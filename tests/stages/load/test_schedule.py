@@ -5,7 +5,7 @@ import pytest
 
 from harness.records.load import Step
 from harness.records.scenario import LoadPlan
-from harness.stages.schedule import CLOSED_RPS_MAX, timetable
+from harness.stages.load.schedule import CLOSED_RPS_MAX, timetable
 
 PLAN = LoadPlan(seed=3)
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import gevent
 
-from harness.stages.wire import READ, now_ns
+from harness.stages.load.wire import READ, now_ns
 
 TFD_TIMER_ABSTIME = 1
 

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from harness.records.load import EXCHANGE_COLUMNS, Outcome
-from harness.stages.columns import BEFORE, Columns, own_columns
-from harness.stages.load import WARM_S
-from harness.stages.timer import Timer
-from harness.stages.wire import Answer, Connection, SignedAnswer, Wire, now_ns
+from harness.stages.load.columns import BEFORE, Columns, own_columns
+from harness.stages.load.generator import WARM_S
+from harness.stages.load.timer import Timer
+from harness.stages.load.wire import Answer, Connection, SignedAnswer, Wire, now_ns
 
 TICK_NS = 10_000_000
 """How often timeouts are looked for, and a lane of closed load tries a dead server again."""

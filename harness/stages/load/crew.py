@@ -18,11 +18,11 @@ from harness.errors import InfrastructureError
 from harness.process import LOOPBACK
 from harness.records.candidate import Endpoint
 from harness.records.load import EXCHANGE_COLUMNS
-from harness.stages.channel import Channel, channel
-from harness.stages.columns import COLUMNS_FILE, Columns, SharedMemory, own_columns, shared_memory
 from harness.stages.host import available_cores
-from harness.stages.page import PAGE, Page
-from harness.stages.pulse import Onlooker, Window
+from harness.stages.load.channel import Channel, channel
+from harness.stages.load.columns import COLUMNS_FILE, Columns, SharedMemory, own_columns, shared_memory
+from harness.stages.load.page import PAGE, Page
+from harness.stages.load.pulse import Onlooker, Window
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 

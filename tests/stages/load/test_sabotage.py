@@ -17,11 +17,12 @@ from harness.analysis.summary import summary
 from harness.errors import ExitCode
 from harness.records.load import Reason, Step
 from harness.records.scenario import LoadPlan, Scenario
-from harness.stages import crew, load
-from harness.stages.columns import Columns
 from harness.stages.host import split_cores
-from harness.stages.load import Generator, Recording, generator
-from harness.stages.schedule import audit_step
+from harness.stages.load import crew
+from harness.stages.load import generator as load
+from harness.stages.load.columns import Columns
+from harness.stages.load.generator import Generator, Recording, generator
+from harness.stages.load.schedule import audit_step
 
 CORES = split_cores()[0]
 

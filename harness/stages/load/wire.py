@@ -2,7 +2,8 @@
 
 In: requests ready to be written, and the rows of a step that ask for them. Out: what came back for each row, with the
 moments of writing and of the answer's last byte. A greenlet per request would cost more than the request; here a
-request is one write and one call back. Only `stages.locustfile` imports this, after Locust has patched the interpreter.
+request is one write and one call back. Only the generator's processes import this, after Locust has patched the
+interpreter.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
 from harness.process import SERVER_HEADER
 from harness.records.load import NEVER, NO_STATUS, Outcome
-from harness.stages.load import unpack
+from harness.stages.load.generator import unpack
 
 READ, WRITE = 1, 2
 """What gevent's event loop watches a descriptor for."""

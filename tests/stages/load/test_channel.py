@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InfrastructureError
-from harness.stages.channel import DESCRIPTOR, Channel, channel
+from harness.stages.load.channel import DESCRIPTOR, Channel, channel
 
 TALK = f"""
 import json, os, socket, sys, time

@@ -14,8 +14,8 @@ from harness.records.arrivals import Poisson
 from harness.records.candidate import Endpoint
 from harness.records.load import Outcome, Step
 from harness.records.scenario import LoadPlan
-from harness.stages import cluster_crew, crew
-from harness.stages.load import generator
+from harness.stages.load import cluster_crew, crew
+from harness.stages.load.generator import generator
 from harness.stats.arrivals import due_ns, step_seed
 
 pytestmark = pytest.mark.timeout(300)

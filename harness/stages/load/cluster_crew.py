@@ -18,9 +18,9 @@ from harness.clock import SystemClock
 from harness.errors import InfrastructureError, one_line
 from harness.process import address_of
 from harness.records.candidate import Endpoint
-from harness.stages.columns import Columns, own_columns
-from harness.stages.crew import START_S, Worker, alone
-from harness.stages.pulse import Onlooker, Window
+from harness.stages.load.columns import Columns, own_columns
+from harness.stages.load.crew import START_S, Worker, alone
+from harness.stages.load.pulse import Onlooker, Window
 from harness.sweeper import swept
 
 REACH_S = 5.0

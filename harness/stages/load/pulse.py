@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.clock import Clock
 from harness.records.load import NEVER, Beat, Outcome
-from harness.stages.columns import Columns
+from harness.stages.load.columns import Columns
 
 EVERY_S = 1.0
 """From one look to the next."""

@@ -10,7 +10,7 @@ from harness.records.candidate import Endpoint
 from harness.records.load import Head, Outcome, Step
 from harness.records.scenario import LoadPlan
 from harness.stages.host import split_cores
-from harness.stages.load import generator
+from harness.stages.load.generator import generator
 
 
 @pytest.fixture(scope="module")

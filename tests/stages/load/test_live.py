@@ -14,10 +14,10 @@ import pytest
 from harness.errors import InfrastructureError
 from harness.records.load import NEVER, Outcome, Step
 from harness.records.scenario import LoadPlan
-from harness.stages import crew
 from harness.stages.host import split_cores
-from harness.stages.load import generator
-from harness.stages.page import page
+from harness.stages.load import crew
+from harness.stages.load.generator import generator
+from harness.stages.load.page import page
 
 CORES = split_cores()[0]
 HONEST = [b"slow 0.002 row %d" % row for row in range(20)]

@@ -1,4 +1,4 @@
-"""The recorder: what Locust loads beside a user's own locustfile, in the child that `stages.locust_users` starts.
+"""The recorder: what Locust loads beside a user's own locustfile, in the child that `stages.load.locust_users` starts.
 
 In: the requests that the user's classes make, as Locust's `request` event tells of them. Out: one `.npz` file of
 exchange columns, and how the process fared, where the environment names it. Nothing imports this file; run by itself it
@@ -22,7 +22,7 @@ from locust.util.load_locustfile import load_locustfile
 
 from harness.process import die_with_parent
 from harness.records.load import EXCHANGE_COLUMNS, NO_STATUS, Outcome
-from harness.stages.locust_users import SPOOL
+from harness.stages.load.locust_users import SPOOL
 
 WATCH_S = 0.5
 

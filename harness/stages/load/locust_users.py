@@ -24,8 +24,8 @@ from harness.process import child, log_tail
 from harness.records.candidate import Endpoint
 from harness.records.load import EXCHANGE_COLUMNS, JSON_POST, Beat, GeneratorHealth, Head, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
-from harness.stages.crew import START_S
-from harness.stages.load import MARGIN_S, Recording
+from harness.stages.load.crew import START_S
+from harness.stages.load.generator import MARGIN_S, Recording
 
 RECORDER = Path(__file__).with_name("recorder.py")
 PACED_USERS = Path(__file__).with_name("paced_users.py")
@@ -145,7 +145,7 @@ def refuse_unusable(locustfile: Path) -> None:
     """Raises UsageError on a locustfile that cannot be loaded, or does not say who its users are."""
     if not locustfile.is_file():
         raise UsageError(f"There is no locustfile {locustfile}; paths are relative to the scenario file.")
-    command = [sys.executable, "-m", "harness.stages.recorder", str(locustfile)]
+    command = [sys.executable, "-m", "harness.stages.load.recorder", str(locustfile)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
     except subprocess.TimeoutExpired:

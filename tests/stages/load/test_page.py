@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from harness.errors import InfrastructureError
 from harness.records.load import Outcome, Step
-from harness.stages.page import bucket_ns, only_to_look_at, page, summary, worker_report
-from harness.stages.pulse import Window
+from harness.stages.load.page import bucket_ns, only_to_look_at, page, summary, worker_report
+from harness.stages.load.pulse import Window
 
 STEP = Step(shape="stairs", number=3, mode="open", rate_rps=2000.0, duration_s=4.0, warmup_s=0.0)
 

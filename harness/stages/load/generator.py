@@ -1,4 +1,4 @@
-"""Load: the steps of one served cell, driven by Locust in child processes of its own.
+"""The load generator: drives the steps of one served cell with Locust in child processes.
 
 In: an endpoint, request bodies, the answers they must get, a load plan. Out: `generator`, which yields a `Generator`
 that turns one `Step` after the other into a `Recording`. Locust patches the interpreter it is imported into, so it
@@ -25,13 +25,13 @@ from harness.process import address_of, on_cores
 from harness.records.candidate import Endpoint
 from harness.records.load import AUDIT, EXCHANGE_COLUMNS, JSON_POST, Beat, GeneratorHealth, Head, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
-from harness.stages.cluster_crew import cluster_crew
-from harness.stages.columns import Columns
-from harness.stages.crew import START_S, LoadWorker, crew, other_cores
 from harness.stages.host import available_cores
-from harness.stages.page import Page
-from harness.stages.pulse import Pulse, Window, beat
-from harness.stages.schedule import Timetable, audit_step, audit_timetable, timetable
+from harness.stages.load.cluster_crew import cluster_crew
+from harness.stages.load.columns import Columns
+from harness.stages.load.crew import START_S, LoadWorker, crew, other_cores
+from harness.stages.load.page import Page
+from harness.stages.load.pulse import Pulse, Window, beat
+from harness.stages.load.schedule import Timetable, audit_step, audit_timetable, timetable
 
 WARM_S = 5.0
 """Longest time a child spends on opening connections before a step."""

@@ -37,8 +37,8 @@ from harness.records.candidate import Endpoint
 from harness.records.load import Step, StepResult
 from harness.records.scenario import LoadPlan
 from harness.stages.host import split_cores
-from harness.stages.load import Columns, generator
-from harness.stages.schedule import timetable
+from harness.stages.load.generator import Columns, generator
+from harness.stages.load.schedule import timetable
 from harness.stats.queueing import md1_mean_s, md1_quantile_s, mm1_mean_s, mm1_quantile_s, sojourns_s
 from harness.targets.stalling import Stalling
 

@@ -1,9 +1,9 @@
-"""The load generator: what Locust runs in the child processes that `stages.load` starts. Nothing imports this file.
+"""Locust's side of the generator: what it runs in the child processes of a crew. Nothing imports this file.
 
 In: work from the channel that the environment names, two JSON lines a step: what to prepare, then when to begin.
 Out: one `.npz` file of exchange columns a step, how this process fared meanwhile, and Locust's own summary at the end,
 or its page meanwhile.
-Locust brings the processes, their events and the summary; what is sent when is ours (see `stages.traffic`).
+Locust brings the processes, their events and the summary; what is sent when is ours (see `stages.load.traffic`).
 """
 
 import locust  # first, before anything that uses sockets: it patches the interpreter
@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 
 from harness.process import LOOPBACK, die_with_parent
 from harness.records.load import NEVER, Outcome, WorkerHealth
-from harness.stages.channel import DESCRIPTOR
-from harness.stages.columns import COLUMNS_FILE, SharedMemory, own_columns
-from harness.stages.page import PAGE, only_to_look_at, summary, worker_report
-from harness.stages.pulse import Onlooker
-from harness.stages.timer import Timer
-from harness.stages.traffic import ClosedTraffic, Traffic, roll_call, warm
-from harness.stages.wire import Wire, now_ns
+from harness.stages.load.channel import DESCRIPTOR
+from harness.stages.load.columns import COLUMNS_FILE, SharedMemory, own_columns
+from harness.stages.load.page import PAGE, only_to_look_at, summary, worker_report
+from harness.stages.load.pulse import Onlooker
+from harness.stages.load.timer import Timer
+from harness.stages.load.traffic import ClosedTraffic, Traffic, roll_call, warm
+from harness.stages.load.wire import Wire, now_ns
 
 # A worker ends with its channel. Locust's would end after a minute without a word from the master above it, though all
 # that the master is good for is a page.

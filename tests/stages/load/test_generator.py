@@ -21,9 +21,9 @@ from harness.records.arrivals import Poisson
 from harness.records.candidate import Endpoint
 from harness.records.load import EXCHANGE_COLUMNS, NEVER, Outcome, Step
 from harness.records.scenario import LoadPlan
-from harness.stages import crew
 from harness.stages.host import available_cores, split_cores
-from harness.stages.load import generator, pack, unpack
+from harness.stages.load import crew
+from harness.stages.load.generator import generator, pack, unpack
 from harness.stats.arrivals import due_ns, payload_order, step_seed
 
 CORES = split_cores()[0]
@@ -309,7 +309,7 @@ class TestTrouble:
             "import pathlib, psutil, sys, time\n"
             "from harness.records.candidate import Endpoint\n"
             "from harness.records.scenario import LoadPlan\n"
-            "from harness.stages.load import generator\n"
+            "from harness.stages.load.generator import generator\n"
             "endpoint = Endpoint(url=sys.argv[1], model='m', startup_s=0.0)\n"
             "with generator(endpoint, [b'echo'], None, LoadPlan(), (), pathlib.Path(sys.argv[2])):\n"
             "    print(psutil.Process().children()[0].pid, flush=True)\n"

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from harness.errors import InfrastructureError
 from harness.process import LOOPBACK
 from harness.records.load import Outcome, Step
-from harness.stages.channel import Channel
-from harness.stages.pulse import Window
+from harness.stages.load.channel import Channel
+from harness.stages.load.pulse import Window
 
 PAGE = "HARNESS_GENERATOR_PAGE_FD"
 """Environment variable that tells Locust's master which file descriptor listens for the page's readers."""

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.records.load import JSON_POST, NEVER, Outcome
-from harness.stages.load import pack
-from harness.stages.wire import Answer, Connection, SignedAnswer, Wire
+from harness.stages.load.generator import pack
+from harness.stages.load.wire import Answer, Connection, SignedAnswer, Wire
 
 SIZED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\nhello world"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"

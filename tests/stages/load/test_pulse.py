@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from harness.clock import FakeClock
 from harness.records.load import NEVER, Outcome
-from harness.stages.columns import BEFORE, Columns, own_columns, shared_memory
-from harness.stages.pulse import EVERY_S, Onlooker, Pulse, Window, beat
+from harness.stages.load.columns import BEFORE, Columns, own_columns, shared_memory
+from harness.stages.load.pulse import EVERY_S, Onlooker, Pulse, Window, beat
 
 
 def begun(columns: Columns, row: int, at_ns: int) -> None:

@@ -1,0 +1,1 @@
+"""Load: the generator, the processes it is made of, and who looks on."""
