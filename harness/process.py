@@ -223,7 +223,7 @@ def allow_open_files(wanted: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise UsageError(
             f"A process may have {hard:,} files open here, and this load needs {wanted:,}, one for each request in "
-            "flight: lower load.in_flight_max, or have the limit raised (`ulimit -Hn`)."
+            "flight: lower load.in_flight_max (--in-flight), or have the limit raised (`ulimit -Hn`)."
         )
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -41,7 +41,7 @@ def server_sentence(ledger: Ledger, capacities: Sequence[Capacity], results: Seq
 
 
 def _of(one: Capacity, cell: Cell, objective: Objective | None, results: Sequence[StepResult]) -> str:
-    name = str(cell.parameters.get("url") or cell.label)
+    name = _called(cell)
     if objective is not None and one.rate.value:
         return f"{name} {carried_words(one, objective)}."
     if objective is not None and one.rate.value is not None:
@@ -67,3 +67,9 @@ def _of(one: Capacity, cell: Cell, objective: Objective | None, results: Sequenc
     )
     failed = f"; {format_number(step.error_share, Unit.SHARE)} failed" if step.error_share else ""
     return f"{name} {how}{f': {figures}' if figures else ''}{failed}."
+
+
+def _called(cell: Cell) -> str:
+    """The address of a server that someone else runs, with the model in it where it has several."""
+    url, model = cell.parameters.get("url"), cell.parameters.get("model")
+    return cell.label if url is None else f"{url}/v2/models/{model}" if model else str(url)

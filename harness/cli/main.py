@@ -135,6 +135,7 @@ def _load_options(command: argparse.ArgumentParser) -> None:
         "--slo", type=_objective, metavar="p99=TIME", help="the objective: p99=50ms, or p99=50ms,errors=1%%"
     )
     load.add_argument("--timeout", type=_positive, metavar="S", help="a request without an answer by then has failed")
+    load.add_argument("--in-flight", type=_count, metavar="N", help="with --rate: most at any moment (default: 1024)")
     load.add_argument("--workers", type=_count, metavar="N", help="processes that send (default: 1)")
     load.add_argument("--ray-address", metavar="ADDRESS", help="a Ray cluster, on whose nodes they run (default: here)")
     load.add_argument("--seed", type=int, metavar="N", help="of send times and the order of rows")

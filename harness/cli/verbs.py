@@ -126,6 +126,7 @@ def load_verb(options: argparse.Namespace) -> int:
         "arrivals": options.arrivals,
         "rows": options.rows,
         "timeout_s": options.timeout,
+        "in_flight_max": options.in_flight,
         "workers": options.workers,
         "placement": "cluster" if options.ray_address else None,
         "seed": options.seed,

@@ -12,8 +12,10 @@ from harness.pipeline.gate_plan import refuse_unreal
 from harness.plugins import bare_targets, plugin, plugin_class
 from harness.ports import Shape
 from harness.records.load import Rung, Step
+from harness.records.run import Host
 from harness.records.scenario import BASELINE, Cell, LoadPlan, Scalar, Scenario, cells
 from harness.space.families import family_named
+from harness.units import Unit, format_number
 
 _RAY_START_S = 10.0
 _CANDIDATE_S = 10.0
@@ -23,6 +25,12 @@ _MICRO_BENCHMARKS = 10
 
 _ASSUMED_PEAK_RPS = 2000.0
 _STEPS_AT_MOST = 200
+
+BYTES_PER_REQUEST = 200
+"""Of memory, while a step is under way and when it is reduced: its row, where it was planned, and copies of both."""
+
+MEMORY_SHARE = 0.5
+"""Of a machine's memory that the requests of a step may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,21 @@ def _assumed(step: Step) -> Rung:
     """What a plain server would do: saturate at eight in flight, and keep every promise below its peak."""
     asked = step.rate_rps if step.rate_rps is not None else _ASSUMED_PEAK_RPS * min(1.0, (step.in_flight or 1) / 8)
     return Rung(step=step, throughput_rps=min(asked, _ASSUMED_PEAK_RPS), p99_s=0.001, error_share=0.0)
+
+
+def refuse_too_many(load: LoadPlan, host: Host) -> None:
+    """Raises UsageError on a step of more requests than the host could keep a record of."""
+    most_bytes = MEMORY_SHARE * host.memory_bytes
+    for step in (rung.step for rung in steps(load, _assumed)):
+        planned = (step.rate_rps or 0.0) * step.duration_s
+        needed_bytes = planned * BYTES_PER_REQUEST
+        if needed_bytes > most_bytes:
+            raise UsageError(
+                f"A step at {step.label} for {format_number(step.duration_s, Unit.SECONDS)} is {planned:,.0f} "
+                f"requests, whose records need about {format_number(needed_bytes, Unit.BYTES)} of memory, and at most "
+                f"{format_number(most_bytes, Unit.BYTES)} of this machine's may go to them: ask for less, or for a "
+                "shorter step. `harness doctor` says which rate can be sent from here."
+            )
 
 
 def _refuse_open_users(load: LoadPlan) -> None:

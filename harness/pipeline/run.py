@@ -18,7 +18,7 @@ from harness.clock import Clock
 from harness.errors import IntegrityError, UsageError
 from harness.pipeline.cells import candidate_cell, micro_cell, search_cell, serve_cell
 from harness.pipeline.inputs import Inputs, Searched, read_inputs
-from harness.pipeline.plan import Plan, resolved
+from harness.pipeline.plan import Plan, refuse_too_many, resolved
 from harness.pipeline.report import write_report
 from harness.pipeline.work import CellFailedError, Told, Work
 from harness.ports import Problem
@@ -96,6 +96,7 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
     host = fingerprint()
     roofline = read_roofline(around.results, host)
     _refuse_beyond(plan, roofline)
+    refuse_too_many(scenario.load, host)
     with locked(around.results), disk_failures():
         _prepare_machine(plan, plan.cells, around)
         started_utc = around.clock.utc_label()

@@ -75,7 +75,7 @@ def head_of(plan: RequestsPlan, folder: Path) -> Head:
     if plan.ca_file is not None:
         path = folder / plan.ca_file
         if not path.is_file():
-            raise UsageError(f"There is no file of certificates {path}; paths are relative to the scenario file.")
+            raise UsageError(f"There is no file of certificates {path}: looked for it in {path.parent.resolve()}.")
         ca_file = str(path.resolve())
     return Head(method=plan.method or ("POST" if has_body else "GET"), headers=tuple(headers.items()), ca_file=ca_file)
 

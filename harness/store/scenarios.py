@@ -136,7 +136,7 @@ def _validated(values: dict[str, Any], where: str) -> Scenario:
         problems = _problems(error)
         more = len(problems) - _SHOWN_PROBLEMS
         told = "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
-        raise UsageError(f"{where}: {told}. scenarios/README.md describes every key.") from None
+        raise UsageError(f"{where}: {told.rstrip('.')}. scenarios/README.md describes every key.") from None
 
 
 def _problems(error: ValidationError) -> list[str]:

@@ -55,6 +55,13 @@ def test_with_an_objective_it_is_told_what_it_carries(ledgers: ModuleType) -> No
     assert found.exit_code is ExitCode.GOOD
 
 
+def test_a_model_of_a_server_with_several_is_named(ledgers: ModuleType) -> None:
+    at = {"url": "http://host:8080", "model": "churn"}
+    scenario = asked().model_dump(mode="json") | {"serve": [{"target": "external", "parameters": at}]}
+    found = told(loaded(ledgers, Scenario.model_validate(scenario), 1000.0, 400))
+    assert found.ranking.sentence.startswith("http://host:8080/v2/models/churn answered ")
+
+
 def test_a_server_that_never_meets_it_fails_the_gate(ledgers: ModuleType) -> None:
     found = told(loaded(ledgers, asked(objective={"p99_s": 0.05}), 100.0, 400))
     assert found.ranking.sentence.startswith(f"{URL} never met the objective of 50 ms.")

@@ -90,3 +90,12 @@ def test_a_rate_that_no_figure_could_be_believed_of_is_refused_before_there_is_a
         with pytest.raises(UsageError, match=r"701 req/s are asked for, .* up to 700 req/s: 70.0 % of the 1,000 req/s"):
             begin(brought(asked), None, around)
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["roofline.json"]
+
+
+def test_a_step_of_more_requests_than_memory_has_room_for_is_refused_before_there_is_a_run(tmp_path):
+    around = Surroundings(tmp_path / "results", None, lambda folder: None, lambda progress: None, SystemClock())
+    with foreign_server() as server:
+        asked = replace(ASKED, url=f"{server.url}/get", requests={}, rate_rps=1e9, duration_s=3600.0)
+        with pytest.raises(UsageError, match="3,602,000,000,000 requests, whose records need about"):
+            begin(brought(asked), None, around)
+    assert not (tmp_path / "results").exists()

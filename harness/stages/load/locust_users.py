@@ -144,7 +144,7 @@ class LocustUsers:
 def refuse_unusable(locustfile: Path) -> None:
     """Raises UsageError on a locustfile that cannot be loaded, or does not say who its users are."""
     if not locustfile.is_file():
-        raise UsageError(f"There is no locustfile {locustfile}; paths are relative to the scenario file.")
+        raise UsageError(f"There is no locustfile {locustfile}: looked for it in {locustfile.parent.resolve()}.")
     command = [sys.executable, "-m", "harness.stages.load.recorder", str(locustfile)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
