@@ -4,6 +4,7 @@ Run alone with `pytest benchmarks/bench_search.py`. Ray and its actors are up be
 `trials_per_s` is in the extra info. The floor under it is a bare `ray.get` per trial, also timed here.
 """
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,16 +15,17 @@ import pytest
 from harness.clock import SystemClock
 from harness.engines.optuna_search import OptunaSearch
 from harness.engines.random_search import RandomSearch
-from harness.ports import Engine, Problem
+from harness.ports import Engine, Problem, Proposal
 from harness.ray_session import ray_session
-from harness.records.candidate import Configuration, Evaluated, Trial
+from harness.records.candidate import Evaluated, Trial
 from harness.records.run import Host, Run
 from harness.records.scenario import DataPlan, Scenario, SearchPlan, cells
 from harness.space.families import families_for
 from harness.stages.data import load_table
-from harness.stages.fleet import RayFleet
+from harness.stages.fitting import Fitter
+from harness.stages.fleet import SearchFleet
+from harness.stages.ray_workers import ray_workers
 from harness.stages.search import search
-from harness.stages.worker import Worker
 from harness.store.database import Database
 
 WORKERS = 2
@@ -39,26 +41,24 @@ PROBLEM = Problem(
 )
 
 
-class Idle(Worker):
-    """A worker to which every configuration is as good as any other, and no work."""
+class Idle(Fitter):
+    """Where every configuration is as good as any other, and no work."""
 
-    def evaluate(self, configuration: Configuration) -> Evaluated:
-        return Evaluated(configuration=configuration, fold_scores=(0.5,) * 3, duration_s=0.0, worker=self.worker)
+    def evaluate(self, proposal: Proposal, folds: Any = None, limit_s: float = math.inf) -> Evaluated:
+        return Evaluated(
+            configuration=proposal.configuration, fold_scores=(0.5,) * 3, duration_s=0.0, worker=self.worker
+        )
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[RayFleet]:
+def fleet() -> Iterator[SearchFleet]:
     table = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
-    with ray_session(WORKERS):
-        import ray
-
-        pickling: Any = ray.cloudpickle
-        # This file is no installed module: its class travels by value.
-        pickling.register_pickle_by_value(sys.modules[__name__])
-        with RayFleet(table, WORKERS, SystemClock(), Idle) as made:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(Path(__file__).parent))  # where trial processes find this file
+        with ray_session(WORKERS), ray_workers(table, WORKERS, SystemClock(), "bench_search:Idle") as workers:
+            made = SearchFleet(workers, table.target[table.train])
             made.start(PROBLEM)
             yield made
-        pickling.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture
@@ -100,10 +100,10 @@ def record(tmp_path: Path) -> Iterator[Callable[[Trial], None]]:
     ids=["random", "optuna-random", "optuna-tpe"],
 )
 def test_a_hundred_trials_that_do_nothing(
-    benchmark: Any, fleet: RayFleet, record: Callable[[Trial], None], engine: Engine
+    benchmark: Any, fleet: SearchFleet, record: Callable[[Trial], None], engine: Engine
 ) -> None:
     def run() -> list[Trial]:
-        return search(engine, PROBLEM, fleet, record, "bench", SystemClock())
+        return search(engine, PROBLEM, fleet, record, "bench")
 
     trials = benchmark.pedantic(run, rounds=5, warmup_rounds=1)
     assert len(trials) == TRIALS
@@ -112,15 +112,24 @@ def test_a_hundred_trials_that_do_nothing(
         benchmark.extra_info["trials_per_s"] = TRIALS / benchmark.stats.stats.median
 
 
-def test_a_hundred_bare_calls_of_an_actor(benchmark: Any, fleet: RayFleet) -> None:
+class Echo:
+    """An actor that gives back what it is given."""
+
+    def answer(self, proposal: Proposal) -> Proposal:
+        return proposal
+
+
+def test_a_hundred_bare_calls_of_an_actor(benchmark: Any, fleet: SearchFleet) -> None:
     import ray
 
-    configuration: Configuration = {"family": "logistic", "C": 1.0}
     options: dict[str, Any] = {"num_cpus": 0}
-    idle: Any = ray.remote(**options)(Idle)
-    actor = idle.remote(0, None, None, None)
+    pickling: Any = ray.cloudpickle
+    pickling.register_pickle_by_value(sys.modules[__name__])
+    actor: Any = ray.remote(**options)(Echo).remote()  # type: ignore[attr-defined]
+    pickling.unregister_pickle_by_value(sys.modules[__name__])
+    proposal = Proposal({"family": "logistic", "C": 1.0})
 
     def run() -> int:
-        return len([ray.get(actor.evaluate.remote(configuration)) for _ in range(TRIALS)])
+        return len([ray.get(actor.answer.remote(proposal)) for _ in range(TRIALS)])
 
     assert benchmark.pedantic(run, rounds=5, warmup_rounds=1) == TRIALS

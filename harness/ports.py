@@ -39,12 +39,41 @@ class Problem:
     trials: int
     seconds: float
     seed: int
+    trial_seconds: float | None = None
+    """Longest time of one trial; None: as long as the search has."""
+    memory_bytes: int | None = None
+    """Most memory of one trial; None: its share of what its machine has free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What an engine wants evaluated."""
+
+    configuration: Configuration
+    rows_share: float = 1.0
+    """Of each fold's rows to fit on, the first so many of a fixed shuffled order: less is cheaper and says less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A proposal that came to its end, and when. Seconds count from the beginning of the search."""
+
+    asked: int
+    """Which proposal of the search it was, from 0."""
+    asked_s: float
+    """When the engine was asked for it."""
+    sent_s: float
+    """When a worker was given it: the engine had answered by then."""
+    finished_s: float
+    """When the fleet knew what came of it."""
+    evaluated: Evaluated
+    is_known: bool = False
+    """It was recorded before the search was interrupted, and is told to the engine again."""
 
 
 class Workbench(Protocol):
     """What a worker holds for an engine whose loop runs inside it."""
 
-    worker: int
     target: NDArray[Any]
     """Class index, or value, per training row."""
 
@@ -53,28 +82,38 @@ class Workbench(Protocol):
         ...
 
 
+Loop = Callable[[Workbench, Problem], Iterable[Evaluated]]
+"""An engine's own loop: yields every evaluation of its workbench as it has it."""
+
+GoOn = Callable[[int, tuple[float, ...]], bool]
+"""Whether a proposal (by its number) is worth its next fold, after these scores."""
+
+
 class Fleet(Protocol):
     """The workers, as an engine sees them. It keeps the budget: both methods end when trials or seconds are spent."""
 
     workers: int
 
-    def evaluate(self, ask: Callable[[], Configuration | None]) -> Iterator[Evaluated]:
-        """Keep every worker busy with what `ask` returns, until it returns None; yield evaluations as they finish.
+    def evaluate(self, ask: Callable[[], Proposal | None], go_on: GoOn | None = None) -> Iterator[Finished]:
+        """Keep every worker busy with what `ask` returns, until it returns None; yield what finishes, as it does.
 
-        `ask` runs in the caller's thread and has been told of every evaluation yielded before.
+        `ask` runs in the caller's thread and has been told of everything yielded before. With `go_on`, each fold but
+        the last is followed by its answer; a proposal that is not to go on has finished, pruned.
         """
         ...
 
-    def inside(self, loop: Callable[[Workbench, Problem], Iterable[Evaluated]]) -> Iterator[Evaluated]:
+    def inside(self, loop: Loop) -> Iterator[Finished]:
         """Run an engine's own loop in one worker; yield what it yields, while it goes on."""
         ...
 
 
 class Engine(Protocol):
-    """Searches for configurations. Seeded: with one worker, the same problem gives the same trials."""
+    """Searches for configurations. Seeded, and deterministic: what it proposes follows from the seed and from what it
+    was told since it was asked first. So a search that was interrupted goes on by telling it the same again.
+    """
 
-    def search(self, problem: Problem, fleet: Fleet) -> Iterator[Evaluated]:
-        """Every evaluation, failed ones too, as it finishes."""
+    def search(self, problem: Problem, fleet: Fleet) -> Iterator[Finished]:
+        """Everything that the fleet yields, failures too, as it does."""
         ...
 
 

@@ -165,7 +165,18 @@ class Story:
                 worker=0,
                 failure=failure,
             )
-            self.trials.append(Trial(cell=cell.id, number=number, finished_s=0.5 * (number + 1), evaluated=evaluated))
+            began_s = 0.5 * number
+            self.trials.append(
+                Trial(
+                    cell=cell.id,
+                    number=number,
+                    asked=number,
+                    asked_s=began_s,
+                    sent_s=began_s,
+                    finished_s=began_s + 0.5,
+                    evaluated=evaluated,
+                )
+            )
         self.done(cell)
 
     def candidate(

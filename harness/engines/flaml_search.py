@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ports import Fleet, Problem, Workbench
+from harness.ports import Finished, Fleet, Problem, Workbench
 from harness.records.candidate import MINIMISED, Configuration, Evaluated
 from harness.records.run import Cause, Failure
 from harness.records.scenario import Scalar
@@ -39,7 +39,7 @@ class FlamlSearch:
     """Let FLAML weigh families by the seconds their trials took. Off, a trial is a trial, and a seeded search repeats;
     on, the search depends on how busy the machine is."""
 
-    def search(self, problem: Problem, fleet: Fleet) -> Iterator[Evaluated]:
+    def search(self, problem: Problem, fleet: Fleet) -> Iterator[Finished]:
         return fleet.inside(self.loop)
 
     def loop(self, workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
@@ -62,7 +62,7 @@ class FlamlSearch:
             except Exception as error:
                 # FLAML itself broke. That is a result too: a row without a configuration.
                 failure = Failure.of(Cause.ENGINE_ERROR, error)
-                found.put(Evaluated(configuration={}, duration_s=0.0, worker=workbench.worker, failure=failure))
+                found.put(Evaluated(configuration={}, duration_s=0.0, worker=0, failure=failure))
             finally:
                 found.put(None)
 

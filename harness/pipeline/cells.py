@@ -30,8 +30,10 @@ from harness.space.families import baseline
 from harness.space.score import predict
 from harness.stages.data import holdout_batch
 from harness.stages.export import exported, loaded
+from harness.stages.fitting import cause_of
+from harness.stages.fleet import SearchFleet
 from harness.stages.micro import BATCH_ROWS, micro_benchmarks
-from harness.stages.search import SearchFleet, best, fit_candidate, search
+from harness.stages.search import best, fit_candidate, search
 from harness.stages.validate import (
     Connection,
     computed,
@@ -41,7 +43,6 @@ from harness.stages.validate import (
     unanswered,
     wire_check,
 )
-from harness.stages.worker import cause_of
 from harness.store.bundle import write_bundle
 from harness.units import Unit, format_number
 
@@ -59,7 +60,9 @@ _SAMPLE_ROWS = 10
 def search_cell(work: Work, cell: Cell, fleet: SearchFleet, problem: Problem) -> Told:
     """One engine with one seed, on the fleet's workers."""
     engine = plugin("engines", str(cell.engine), work.searched.search.parameters.get(str(cell.engine)))
-    trials: list[Trial] = []
+    ledger = work.database.ledger()
+    history = sorted((trial for trial in ledger.trials if trial.cell == cell.id), key=lambda trial: trial.number)
+    trials = list(history)
 
     def record(trial: Trial) -> None:
         work.database.record(cell.id, trial)
@@ -68,7 +71,7 @@ def search_cell(work: Work, cell: Cell, fleet: SearchFleet, problem: Problem) ->
         shown = "" if leading is None else _shown(leading, problem.metric)
         work.tell(f"trial {len(trials)} of at most {problem.trials}{shown}")
 
-    search(engine, problem, fleet, record, cell.id, work.clock)
+    search(engine, problem, fleet, record, cell.id, history)
     if best(trials, problem.metric) is None:
         raise CellFailedError(Cause.ENGINE_NO_MODEL, _no_model(trials))
     return Told()

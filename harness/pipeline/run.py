@@ -28,9 +28,10 @@ from harness.records.finding import Document
 from harness.records.ledger import Ledger
 from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Roofline, Run
 from harness.records.scenario import ROOFLINE, Cell, Scenario
-from harness.stages.fleet import RayFleet
+from harness.stages.fleet import SearchFleet
 from harness.stages.host import fingerprint
 from harness.stages.load.page import Page
+from harness.stages.ray_workers import ray_workers
 from harness.store.database import Database
 from harness.store.exchanges import read_exchanges
 from harness.store.files import write_atomically
@@ -273,8 +274,9 @@ def _search(searched: Searched, cells: Sequence[Cell], work: Callable[[Cell], Wo
     work(cells[0]).tell("starting Ray")
     with (
         ray_session(search.workers, around.ray_address),
-        RayFleet(table, search.workers, around.clock) as fleet,
+        ray_workers(table, search.workers, around.clock) as workers,
     ):
+        fleet = SearchFleet(workers, table.target[table.train])
         for cell in cells:
             problem = Problem(
                 task=table.signature.task,
@@ -284,6 +286,8 @@ def _search(searched: Searched, cells: Sequence[Cell], work: Callable[[Cell], Wo
                 trials=search.trials,
                 seconds=search.seconds,
                 seed=cell.seed or 0,
+                trial_seconds=search.trial_seconds,
+                memory_bytes=search.memory_bytes,
             )
             _done(work(cell), cell, functools.partial(search_cell, fleet=fleet, problem=problem))
 

@@ -56,8 +56,20 @@ class Evaluated(Frozen):
 
     configuration: Configuration
     fold_scores: tuple[float, ...] = ()
+    """Fewer than the problem has folds where it was pruned."""
     duration_s: float
+    """From the moment a worker began with it to the moment it was done, or lost."""
     worker: int
+    fit_s: float = 0.0
+    """Of that, inside fitting."""
+    cpu_s: float | None = None
+    """Processor time of all its threads and processes; None where nobody was left to tell."""
+    peak_memory_bytes: int | None = None
+    """Most memory its process had; of one that was ended, as last seen."""
+    rows_share: float = 1.0
+    """Share of each fold's rows it was fitted on."""
+    pruned: bool = False
+    """The engine did not want its other folds."""
     failure: Failure | None = None
 
     @model_validator(mode="after")
@@ -71,15 +83,24 @@ class Evaluated(Frozen):
         """Mean over the folds; None where the evaluation failed."""
         return sum(self.fold_scores) / len(self.fold_scores) if self.fold_scores else None
 
+    @property
+    def is_whole(self) -> bool:
+        """Scored on every fold after fitting on all of its rows: its score can be held against that of any other."""
+        return self.failure is None and not self.pruned and self.rows_share == 1.0
+
 
 class Trial(Frozen):
-    """One configuration fitted and scored, at its place in a search cell."""
+    """One configuration fitted and scored, at its place in a search cell. Seconds count from the cell's beginning."""
 
     cell: str
     number: int
     """From 0, in the order in which the trials finished."""
+    asked: int
+    """From 0, in the order in which the engine proposed them."""
+    asked_s: float
+    sent_s: float
+    """Between both the engine made up its mind."""
     finished_s: float
-    """Since the search cell began."""
     evaluated: Evaluated
 
 

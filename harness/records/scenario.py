@@ -71,6 +71,16 @@ class SearchPlan(Frozen):
     )
     trials: PositiveInt = Field(default=20, description="Trials per engine and seed, at most.")
     seconds: PositiveFloat = Field(default=30.0, description="Seconds per engine and seed, at most.")
+    trial_seconds: PositiveFloat | None = Field(
+        default=None,
+        description="Seconds per trial, at most; a trial that does not heed it is killed a second later. Left out, as "
+        "long as its search has.",
+    )
+    memory_bytes: PositiveInt | None = Field(
+        default=None,
+        description="Memory that a trial's process may have, table and libraries included; beyond it it is killed. "
+        "Left out, its share of 80 % of what the machine has free.",
+    )
     folds: Annotated[int, Field(ge=2, le=20)] = Field(default=3, description="Folds of the cross-validation.")
     seeds: tuple[Seed, ...] = Field(default=(1,), description="Each engine searches once per seed.", min_length=1)
     workers: Processes = Field(default=2, description="Ray actors that fit and score.")

@@ -1,155 +1,119 @@
-"""The fleet: Ray actors, which fit and score what an engine asks for.
+"""The fleet: gives workers what an engine proposes, and the engine what came of it, within a budget that is kept.
 
-In: a table and a problem. Out: evaluations as they finish, within a budget that is kept.
+In: workers, a problem, and the trials it has already. Out: what finishes, as it does.
 
-Engines ask and are told in this process. Actors live as long as the run and hold the table, so that a trial costs a
-call and not a process. Ray Tune was rejected: a trial that does nothing costs it 90 ms, or seconds where it starts an
-actor for each.
+Whose workers they are, and in whose time they work, it does not know: `stages.ray_workers` are actors of Ray,
+`stages.simulated_workers` repeat recorded trials in virtual time. A search that was interrupted is told again what it
+was told: the engine is asked as before, recorded answers come in their recorded order, and only what was never
+answered is sent to a worker.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.clock import Clock
-from harness.errors import InfrastructureError
-from harness.ports import Problem, Workbench
-from harness.records.candidate import Configuration, Evaluated
+from harness.ports import Finished, GoOn, Loop, Problem, Proposal
+from harness.records.candidate import Evaluated, Trial
 from harness.records.run import Cause, Failure
-from harness.stages.data import Table, fold_rows
-from harness.stages.worker import Worker
+from harness.stages.data import fold_rows
+from harness.stages.supervisor import KILL_AFTER_S
 
 GRACE_S = 2.0
-GRACE_SHARE = 0.1
+GRACE_SHARE = 0.03
 """Once the seconds of a budget are spent, running trials may go on for the longer of both; then they are stopped."""
 
-LOST_PER_WORKER = 3
-"""Workers may be replaced so often per worker of the fleet; then something is wrong that a new one does not cure."""
-
-_START_TIMEOUT_S = 120.0
-_WATCH_TIMEOUT_S = 1.0
+SILENCE_S = 1.0
+"""A worker that has not stopped a trial so long after it should have is given up."""
 
 
-class RayFleet:
-    """Persistent Ray actors over one table, which crosses to them once.
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A worker's answer to what it was sent."""
 
-    Made inside a `ray_session`; a context manager. `evaluate` and `inside` are described in `ports.Fleet`. A trial that
-    outlives the budget and its grace fails with cause `time`, one whose worker died with `worker_lost`; both cost the
-    worker, which is replaced. Raises InfrastructureError where workers do not start, or keep dying.
-    """
+    number: int
+    evaluated: Evaluated
 
-    def __init__(self, table: Table, workers: int, clock: Clock, worker_class: type[Worker] = Worker) -> None:
-        import ray
 
-        self.workers = workers
-        self._clock = clock
-        self._target = table.target[table.train]
-        frame = table.frame.iloc[table.train].reset_index(drop=True)
-        self._holds = (ray.put(frame), ray.put(self._target), table.signature)
-        # `watch` answers while a trial runs: it has a thread of its own.
-        options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "concurrency_groups": {"watch": 1}}
-        self._actor_class: Any = ray.remote(**options)(worker_class)
-        self._actors: dict[int, Any] = {}
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker that can be sent something."""
+
+    worker: int
+
+
+class Workers(Protocol):
+    """Those who do the work, by number from 0."""
+
+    count: int
+    clock: Clock
+
+    def start(self, problem: Problem, folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> None:
+        """Make all of them ready for a problem. Raises InfrastructureError where they do not get ready."""
+
+    def send(self, worker: int, number: int, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> None:
+        """Give a worker that is ready a proposal, its folds of these numbers (None: all), and its limit in seconds."""
+
+    def receive(self, timeout_s: float) -> list[Done | Ready]:
+        """The next answer, and who is ready for more; nothing after `timeout_s` seconds.
+
+        Raises InfrastructureError where workers keep dying.
+        """
+
+    def stop(self, worker: int) -> None:
+        """End what a worker is at; it is `Ready` again some time later."""
+
+    def inside(self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float) -> Iterator[Evaluated]:
+        """Run a loop in worker 0, and give it those answers first; yield what it yields, and a failure at last where it
+        breaks, or goes on for longer than `seconds` and `grace_s`.
+        """
+
+
+class SearchFleet:
+    """Workers on one table, for one problem after the other: what engines see as `ports.Fleet`."""
+
+    def __init__(self, workers: Workers, target: NDArray[Any]) -> None:
+        self.workers = workers.count
+        self._workers = workers
+        self._target = target
+        self._clock = workers.clock
         self._problem: Problem | None = None
-        self._task: tuple[Any, ...] = ()
-        self._lost = 0
+        self._history: Sequence[Trial] = ()
 
-    def __enter__(self) -> Self:
-        return self
+    def start(self, problem: Problem, history: Sequence[Trial] = ()) -> None:
+        """Make every worker ready for a problem, of which these trials are there already, in their order.
 
-    def __exit__(self, *unused: object) -> None:
-        for worker in range(self.workers):
-            self._stop(worker)
-
-    def start(self, problem: Problem) -> None:
-        """Make every worker ready for a problem: folds, and the libraries of its families."""
-        import ray
-
+        Raises UsageError where the table is too small for the folds, InfrastructureError where workers do not start.
+        """
         folds = fold_rows(self._target, problem.task, problem.folds, problem.seed)
-        self._problem = problem
-        self._lost = 0
-        self._task = (problem, ray.put(folds))
-        try:
-            actors = [self._actor(worker) for worker in range(self.workers)]
-            ray.get([actor.start.remote(*self._task) for actor in actors], timeout=_START_TIMEOUT_S)
-        except ray.exceptions.GetTimeoutError:
-            free = ray.available_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
-            raise InfrastructureError(
-                f"Ray did not start {self.workers} search workers within {_START_TIMEOUT_S:g} s ({free:g} CPUs are "
-                "free): lower `search.workers`, or bring more cores."
-            ) from None
-        except ray.exceptions.RayActorError as error:
-            raise InfrastructureError(f"A search worker died while it started: {error}.") from error
+        self._problem, self._history = problem, history
+        self._workers.start(problem, folds)
 
-    def evaluate(self, ask: Callable[[], Configuration | None]) -> Iterator[Evaluated]:
-        """Keep every worker busy with what `ask` returns; yield evaluations as they finish."""
-        import ray
+    def evaluate(self, ask: Callable[[], Proposal | None], go_on: GoOn | None = None) -> Iterator[Finished]:
+        """Keep every worker busy with what `ask` returns; yield what finishes, as it does."""
+        return _Search(self._asked, self._workers, self._clock, _Replay(self._history), ask, go_on).finished()
 
-        problem = self._asked
-        deadline_s = self._clock.monotonic_s() + problem.seconds
-        running: dict[Any, tuple[int, Configuration, float]] = {}
-        idle = list(range(self.workers))
-        asked = 0
-        try:
-            while True:
-                while idle and asked < problem.trials and self._clock.monotonic_s() < deadline_s:
-                    configuration = ask()
-                    if configuration is None:
-                        asked = problem.trials
-                        break
-                    asked += 1
-                    worker = idle.pop(0)
-                    call = self._actor(worker).evaluate.remote(configuration)
-                    running[call] = (worker, configuration, self._clock.monotonic_s())
-                if not running:
-                    return
-                left_s = deadline_s + _grace_s(problem) - self._clock.monotonic_s()
-                done, _ = ray.wait(list(running), timeout=max(0.0, left_s))
-                for call in done or list(running):
-                    worker, configuration, began_s = running.pop(call)
-                    if done:
-                        yield self._answer(call, worker, configuration, began_s)
-                    else:
-                        yield self._timed_out(worker, configuration, began_s)
-                    idle.append(worker)
-        finally:
-            # Left early: what still runs would hold its worker back from the next search.
-            for worker, _, _ in running.values():
-                self._stop(worker)
-
-    def inside(self, loop: Callable[[Workbench, Problem], Iterable[Evaluated]]) -> Iterator[Evaluated]:
+    def inside(self, loop: Loop) -> Iterator[Finished]:
         """Run an engine's own loop in the first worker; yield what it yields, while it goes on."""
-        import ray
-
-        problem = self._asked
-        stream = self._actor(0).inside.options(num_returns="streaming").remote(loop)
-        last_s = self._clock.monotonic_s()
-        # Until the first answer, None, the worker imports the engine's libraries, which is not search time.
-        end_s = last_s + _START_TIMEOUT_S
-        ended = False
-        try:
-            while not ended:
-                done, _ = ray.wait([stream], timeout=max(0.0, end_s - self._clock.monotonic_s()))
-                if not done:
-                    ended = True
-                    yield self._timed_out(0, self._watched(0), last_s)
-                    return
-                try:
-                    evaluated = ray.get(next(stream))
-                except StopIteration:
-                    ended = True
-                    return
-                except Exception as error:
-                    ended = True
-                    yield self._failed(0, {}, last_s, error)
-                    return
-                last_s = self._clock.monotonic_s()
-                if evaluated is None:
-                    end_s = last_s + problem.seconds + _grace_s(problem)
-                else:
-                    yield evaluated
-        finally:
-            if not ended:
-                self._stop(0)
+        problem, known = self._asked, deque(self._history)
+        spent_s = known[-1].finished_s if known else 0.0
+        told = [trial.evaluated for trial in known]
+        began_s, last_s = self._clock.monotonic_s() - spent_s, 0.0
+        found = self._workers.inside(loop, told, max(0.0, problem.seconds - spent_s), _grace_s(problem))
+        for number, evaluated in enumerate(found):
+            if known and known[0].evaluated == evaluated:
+                yield _again(known.popleft())
+                continue
+            known.clear()  # it took another way, and what comes is new
+            finished_s = self._clock.monotonic_s() - began_s
+            sent_s = max(last_s, finished_s - evaluated.duration_s)
+            yield Finished(number, last_s, sent_s, finished_s, evaluated)
+            last_s = finished_s
 
     @property
     def _asked(self) -> Problem:
@@ -157,80 +121,203 @@ class RayFleet:
             raise RuntimeError("a fleet is given a problem with `start` before it is asked for anything")
         return self._problem
 
-    def _actor(self, worker: int) -> Any:
-        if worker not in self._actors:
-            if self._lost > LOST_PER_WORKER * self.workers:
-                raise InfrastructureError(
-                    f"Search workers died {self._lost} times, and new ones do not cure it: look at the failures of the "
-                    "trials. Free memory, lower `search.workers`, or leave out the family they have in common."
-                )
-            self._actors[worker] = self._actor_class.remote(worker, *self._holds)
-            # Not awaited: an actor answers its calls in order.
-            self._actors[worker].start.remote(*self._task)
-        return self._actors[worker]
 
-    def _stop(self, worker: int) -> None:
-        import ray
+@dataclass(slots=True)
+class _Running:
+    """A proposal under way."""
 
-        actor = self._actors.pop(worker, None)
-        # A session that has ended took its actors along, and Ray would start a new one to kill them in.
-        if actor is not None and ray.is_initialized():
-            ray.kill(actor, no_restart=True)
+    worker: int
+    proposal: Proposal
+    asked_s: float
+    sent_s: float
+    parts: list[Evaluated] = field(default_factory=list)
+    """Of its folds so far, where the engine decides after each."""
+    limit_s: float | None = None
+    """Of what its worker is at now; None: the worker was not sent anything yet."""
+    began_s: float = 0.0
 
-    def _answer(self, call: Any, worker: int, configuration: Configuration, began_s: float) -> Evaluated:
-        import ray
 
+class _Replay:
+    """What is known already, in the order in which it was told."""
+
+    def __init__(self, history: Sequence[Trial]) -> None:
+        self._left = deque(history)
+        self._asked_s = {trial.asked: trial.asked_s for trial in history}
+        self.dropped = 0
+        """Recorded answers that the engine did not ask for again; they are trials of the search all the same."""
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self._left)
+
+    @property
+    def spent_s(self) -> float:
+        return self._left[-1].finished_s if self._left else 0.0
+
+    def may_ask(self, number: int) -> bool:
+        """Whether the engine was asked for this proposal before it was told of the next recorded answer."""
+        return not self._left or self._asked_s.get(number, 0.0) < self._left[0].finished_s
+
+    def next(self, running: dict[int, _Running]) -> Trial | None:
+        """The next recorded answer; None, from then on, where the engine did not ask for it again."""
+        known = self._left.popleft()
+        same = running.get(known.asked)
+        if same is not None and same.proposal.configuration == known.evaluated.configuration:
+            return known
+        self.dropped = 1 + len(self._left)
+        self._left.clear()
+        return None
+
+
+class _Search:
+    """One search under way."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        workers: Workers,
+        clock: Clock,
+        replay: _Replay,
+        ask: Callable[[], Proposal | None],
+        go_on: GoOn | None,
+    ) -> None:
+        self._problem, self._workers, self._clock, self._replay = problem, workers, clock, replay
+        self._ask, self._go_on = ask, go_on
+        self._began_s = clock.monotonic_s() - replay.spent_s
+        self._running: dict[int, _Running] = {}
+        self._idle = deque(range(workers.count))
+        self._asked = 0
+        self._ended = False
+
+    def finished(self) -> Iterator[Finished]:
         try:
-            evaluated: Evaluated = ray.get(call)
-        except ray.exceptions.RayError as error:
-            return self._failed(worker, configuration, began_s, error)
-        return evaluated
+            while True:
+                self._ask_for_all()
+                if self._replay.is_on:
+                    if (known := self._replay.next(self._running)) is not None:
+                        yield self._told_again(known)
+                    continue
+                for number, running in self._running.items():
+                    if running.limit_s is None:
+                        self._send(number, running)
+                if self._ended and not self._running:
+                    return
+                for number, evaluated in self._received():
+                    running = self._running.pop(number)
+                    yield Finished(number, running.asked_s, running.sent_s, self._now_s(), evaluated)
+        finally:
+            # Left early: what still runs would hold its worker back from the next search.
+            for running in self._running.values():
+                if running.limit_s is not None:
+                    self._workers.stop(running.worker)
 
-    def _failed(self, worker: int, configuration: Configuration, began_s: float, error: Exception) -> Evaluated:
-        cause = _cause(error)
-        if cause is not Cause.ENGINE_ERROR:
-            self._lost += 1
-            self._stop(worker)
-        # Of an error of the worker's own code, Ray's text is a coloured traceback; the error itself says it better.
-        shown = getattr(error, "cause", None) if cause is Cause.ENGINE_ERROR else None
-        return self._without_score(worker, configuration, began_s, Failure.of(cause, shown or error))
+    def _now_s(self) -> float:
+        return self._clock.monotonic_s() - self._began_s
 
-    def _timed_out(self, worker: int, configuration: Configuration, began_s: float) -> Evaluated:
-        self._stop(worker)
-        problem = self._asked
-        text = f"stopped: still running {_grace_s(problem):g} s after the budget of {problem.seconds:g} s was spent"
-        return self._without_score(worker, configuration, began_s, Failure.of(Cause.TIME, text))
+    def _end_s(self) -> float:
+        """The latest moment for a trial to end by itself."""
+        return self._problem.seconds + _grace_s(self._problem)
 
-    def _without_score(self, worker: int, configuration: Configuration, began_s: float, failure: Failure) -> Evaluated:
-        duration_s = self._clock.monotonic_s() - began_s
-        return Evaluated(configuration=configuration, duration_s=duration_s, worker=worker, failure=failure)
+    def _ask_for_all(self) -> None:
+        """A proposal for every worker that has none."""
+        while self._idle and not self._ended and self._replay.may_ask(self._asked):
+            asked_s = self._now_s()
+            in_time = self._replay.is_on or asked_s < self._problem.seconds
+            proposal = self._ask() if in_time and self._asked < self._problem.trials - self._replay.dropped else None
+            if proposal is None:
+                self._ended = True
+                return
+            running = _Running(self._idle.popleft(), proposal, asked_s, self._now_s())
+            self._running[self._asked] = running
+            if not self._replay.is_on:
+                self._send(self._asked, running)
+            self._asked += 1
 
-    def _watched(self, worker: int) -> Configuration:
-        """What a worker is at, asked through its second thread; empty where it does not answer."""
-        import ray
+    def _send(self, number: int, running: _Running) -> None:
+        limit_s = self._end_s() - self._now_s()
+        if self._problem.trial_seconds is not None:
+            limit_s = min(limit_s, self._problem.trial_seconds - sum(part.duration_s for part in running.parts))
+        running.limit_s, running.began_s = max(0.0, limit_s), self._now_s()
+        folds = None if self._go_on is None else (len(running.parts),)
+        self._workers.send(running.worker, number, running.proposal, folds, running.limit_s)
 
-        try:
-            call = self._actor(worker).running.options(concurrency_group="watch").remote()
-            running: Configuration = ray.get(call, timeout=_WATCH_TIMEOUT_S)
-        except ray.exceptions.RayError:
-            return {}
-        return running
+    def _received(self) -> Iterator[tuple[int, Evaluated]]:
+        """Proposals that have come to their end, after a wait for whatever comes in first."""
+        silent_s = min((_silent_s(running) for running in self._running.values()), default=self._end_s())
+        received = self._workers.receive(max(0.0, silent_s - self._now_s()))
+        for event in received:
+            match event:
+                case Ready(worker):
+                    self._idle.append(worker)
+                case Done(number, evaluated):
+                    ended = self._whole(number, self._running[number], evaluated)
+                    if ended is not None:
+                        yield number, ended
+        if not received:
+            if not self._running:
+                self._ended = True  # no worker came back in time
+            for number, running in list(self._running.items()):
+                if _silent_s(running) <= self._now_s():
+                    self._workers.stop(running.worker)
+                    yield number, _merged([*running.parts, self._silent(running)])
+
+    def _whole(self, number: int, running: _Running, evaluated: Evaluated) -> Evaluated | None:
+        """The evaluation of a whole proposal; None where it goes on with its next fold."""
+        if self._go_on is None:
+            return evaluated
+        running.parts.append(evaluated)
+        merged = _merged(running.parts)
+        if merged.failure is not None or len(running.parts) == self._problem.folds:
+            return merged
+        if self._go_on(number, merged.fold_scores):
+            running.limit_s = None
+            self._idle.remove(running.worker)
+            self._send(number, running)
+            return None
+        return merged.model_copy(update={"pruned": True})
+
+    def _told_again(self, known: Trial) -> Finished:
+        running = self._running.pop(known.asked)
+        self._idle.append(running.worker)
+        scores = known.evaluated.fold_scores
+        if self._go_on is not None:
+            for so_far in range(1, min(len(scores) + 1, self._problem.folds)):
+                self._go_on(known.asked, scores[:so_far])
+        return _again(known)
+
+    def _silent(self, running: _Running) -> Evaluated:
+        text = f"its worker gave no sign for {self._now_s() - running.began_s:.3g} s, and was given up"
+        return Evaluated(
+            configuration=running.proposal.configuration,
+            duration_s=self._now_s() - running.began_s,
+            worker=running.worker,
+            rows_share=running.proposal.rows_share,
+            failure=Failure.of(Cause.TIME, text),
+        )
+
+
+def _silent_s(running: _Running) -> float:
+    """When a worker should have said something."""
+    return running.began_s + (running.limit_s or 0.0) + KILL_AFTER_S + SILENCE_S
+
+
+def _merged(parts: Sequence[Evaluated]) -> Evaluated:
+    """The evaluations of some folds as one."""
+    last, cpus_s = parts[-1], [part.cpu_s for part in parts if part.cpu_s is not None]
+    return last.model_copy(
+        update={
+            "fold_scores": () if last.failure else tuple(score for part in parts for score in part.fold_scores),
+            "duration_s": math.fsum(part.duration_s for part in parts),
+            "fit_s": math.fsum(part.fit_s for part in parts),
+            "cpu_s": math.fsum(cpus_s) if cpus_s else None,
+            "peak_memory_bytes": max((part.peak_memory_bytes or 0 for part in parts), default=0) or None,
+        }
+    )
+
+
+def _again(known: Trial) -> Finished:
+    return Finished(known.asked, known.asked_s, known.sent_s, known.finished_s, known.evaluated, is_known=True)
 
 
 def _grace_s(problem: Problem) -> float:
     return max(GRACE_S, GRACE_SHARE * problem.seconds)
-
-
-def _cause(error: Exception) -> Cause:
-    """Of an error that Ray reports of a worker; `engine_error` where the worker itself goes on."""
-    import ray
-
-    match error:
-        case ray.exceptions.OutOfMemoryError():
-            return Cause.MEMORY
-        case ray.exceptions.NodeDiedError():
-            return Cause.NODE_LOST
-        case ray.exceptions.RayActorError() | ray.exceptions.WorkerCrashedError():
-            return Cause.NODE_LOST if "node has died" in str(error) else Cause.WORKER_LOST
-        case _:
-            return Cause.ENGINE_ERROR

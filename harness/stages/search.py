@@ -5,51 +5,58 @@ engine is told of it; the best of them, and its pipeline fitted on all training 
 """
 
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
 
 from threadpoolctl import threadpool_limits
 
-from harness.clock import Clock
-from harness.ports import Engine, Fleet, Problem, SklearnPipeline
+from harness.ports import Engine, Problem, SklearnPipeline
 from harness.records.candidate import Configuration, Trial, better
 from harness.records.scenario import Metric
 from harness.space.build import build
 from harness.stages.data import Table
-
-
-class SearchFleet(Fleet, Protocol):
-    """A fleet that takes up one problem after the other."""
-
-    def start(self, problem: Problem) -> None:
-        """Make every worker ready for a problem, with its budget untouched."""
-        ...
+from harness.stages.fleet import SearchFleet
 
 
 def search(
-    engine: Engine, problem: Problem, fleet: SearchFleet, record: Callable[[Trial], None], cell: str, clock: Clock
+    engine: Engine,
+    problem: Problem,
+    fleet: SearchFleet,
+    record: Callable[[Trial], None],
+    cell: str,
+    history: Sequence[Trial] = (),
 ) -> list[Trial]:
     """Let an engine search; every trial is recorded before the engine hears of it, failed ones too.
 
-    Raises InfrastructureError where workers keep dying, UsageError where the table is too small for the folds.
+    `history` are the trials that an interrupted search has left, in their order: they are not recorded again. Raises
+    InfrastructureError where workers keep dying, UsageError where the table is too small for the folds.
     """
-    fleet.start(problem)
-    began_s = clock.monotonic_s()
-    trials: list[Trial] = []
-    for evaluated in engine.search(problem, fleet):
-        finished_s = clock.monotonic_s() - began_s
-        trials.append(Trial(cell=cell, number=len(trials), finished_s=finished_s, evaluated=evaluated))
+    fleet.start(problem, history)
+    trials = list(history)
+    for finished in engine.search(problem, fleet):
+        if finished.is_known:
+            continue
+        trials.append(
+            Trial(
+                cell=cell,
+                number=len(trials),
+                asked=finished.asked,
+                asked_s=finished.asked_s,
+                sent_s=finished.sent_s,
+                finished_s=finished.finished_s,
+                evaluated=finished.evaluated,
+            )
+        )
         record(trials[-1])
     return trials
 
 
 def best(trials: Iterable[Trial], metric: Metric) -> Trial | None:
-    """The trial with the best score, the earlier one of equals; None where none has a score."""
+    """The trial with the best score of those that are whole, the earlier one of equals; None where none is."""
     found: Trial | None = None
     leading = 0.0
     for trial in trials:
         score = trial.evaluated.score
-        if score is not None and (found is None or better(metric, score, leading)):
+        if score is not None and trial.evaluated.is_whole and (found is None or better(metric, score, leading)):
             found, leading = trial, score
     return found
 

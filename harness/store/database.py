@@ -20,7 +20,7 @@ from harness.records.run import CellResult, CellState, Host, MicroResult, Run
 from harness.records.scenario import Cell, Scenario
 from harness.store.connections import closed, reading, told, writing
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE run (record TEXT NOT NULL, sha256 TEXT NOT NULL);
@@ -148,10 +148,14 @@ class Database:
             yield cls(path, connection)._known()
 
     def begin(self, cell: Cell) -> None:
-        """Mark a cell as begun, and forget what an earlier, unfinished attempt recorded."""
+        """Mark a cell as begun, and forget what an earlier, unfinished attempt recorded.
+
+        Trials are kept: a search goes on from those it has.
+        """
         with self._committed() as connection:
-            for table in _OF_CELLS.values():
-                connection.execute(f"DELETE FROM {table} WHERE cell = ?", (cell.id,))
+            for record, table in _OF_CELLS.items():
+                if record is not Trial:
+                    connection.execute(f"DELETE FROM {table} WHERE cell = ?", (cell.id,))
             _put_result(connection, CellResult(id=cell.id, label=cell.label, kind=cell.kind, state=CellState.OPEN))
 
     def finish(self, result: CellResult) -> None:

@@ -1,9 +1,9 @@
-"""What every engine in the folder promises: one contract, run over all of them, with a real worker in this process."""
+"""What every engine in the folder promises: one contract, run over all of them, with a real fitter in this process."""
 
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,15 +12,16 @@ import pytest
 
 import harness.engines
 from harness.clock import SystemClock
-from harness.ports import Engine, Problem, Workbench
+from harness.ports import Engine, Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated, Trial
 from harness.records.run import Cause
 from harness.records.scenario import DataPlan, Metric
 from harness.space.build import build
 from harness.space.families import families_for
-from harness.stages.data import fold_rows, load_table
+from harness.stages.data import Table, load_table
+from harness.stages.fitting import Fitter
+from harness.stages.fleet import Done, Ready, SearchFleet
 from harness.stages.search import best, search
-from harness.stages.worker import Worker
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(harness.engines.__path__))
 TABLE = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
@@ -42,30 +43,48 @@ def engine_named(name: str, **parameters: Any) -> Engine:
     return cast(Engine, made_from(**parameters))
 
 
-class InlineFleet:
-    """One real worker, in this process."""
+class InlineWorkers:
+    """One real fitter, in this process."""
 
-    workers = 1
+    count = 1
 
-    def __init__(self, kind: type[Worker] = Worker) -> None:
-        target = TABLE.target[TABLE.train]
-        self.worker = kind(0, TABLE.frame.iloc[TABLE.train].reset_index(drop=True), target, TABLE.signature)
+    def __init__(self, table: Table = TABLE, kind: type[Fitter] = Fitter) -> None:
+        self.clock = SystemClock()
+        self.target = table.target[table.train]
+        self._fitter = kind(0, table.frame.iloc[table.train].reset_index(drop=True), self.target, table.signature)
+        self._answers: list[Done | Ready] = []
 
-    def start(self, problem: Problem) -> None:
-        self.problem = problem
-        self.worker.start(problem, fold_rows(self.worker.target, problem.task, problem.folds, problem.seed))
+    def start(self, problem: Problem, folds: Any) -> None:
+        self._problem = problem
+        self._fitter.start(problem, folds)
 
-    def evaluate(self, ask: Callable[[], Configuration | None]) -> Iterator[Evaluated]:
-        clock = SystemClock()
-        deadline_s = clock.monotonic_s() + self.problem.seconds
-        for _ in range(self.problem.trials):
-            configuration = ask() if clock.monotonic_s() < deadline_s else None
-            if configuration is None:
-                return
-            yield self.worker.evaluate(configuration)
+    def send(self, worker: int, number: int, proposal: Proposal, folds: Any, limit_s: float) -> None:
+        self._answers = [Ready(worker), Done(number, self._fitter.evaluate(proposal, folds))]
 
-    def inside(self, loop: Callable[[Workbench, Problem], Iterable[Evaluated]]) -> Iterator[Evaluated]:
-        return (evaluated for evaluated in self.worker.inside(loop) if evaluated is not None)
+    def receive(self, timeout_s: float) -> list[Done | Ready]:
+        answers, self._answers = self._answers, []
+        return answers
+
+    def stop(self, worker: int) -> None:
+        pass
+
+    def attempt(self, configuration: Configuration) -> Evaluated | None:
+        if self._told:
+            return self._told.pop(0)
+        if self._left <= 0 or self.clock.monotonic_s() >= self._end_s:
+            return None
+        self._left -= 1
+        return self._fitter.evaluate(Proposal(configuration))
+
+    def inside(self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float) -> Iterator[Evaluated]:
+        self._told, self._left = list(told), self._problem.trials - len(told)
+        self._end_s = self.clock.monotonic_s() + seconds
+        yield from loop(self, self._problem)
+
+
+def fleet_of(table: Table = TABLE, kind: type[Fitter] = Fitter) -> SearchFleet:
+    workers = InlineWorkers(table, kind)
+    return SearchFleet(workers, workers.target)
 
 
 def trials_of(
@@ -76,12 +95,13 @@ def trials_of(
     seed: int = 1,
     metric: Metric = "roc_auc",
     families: tuple[str, ...] = QUICK,
-    kind: type[Worker] = Worker,
+    kind: type[Fitter] = Fitter,
+    history: Sequence[Trial] = (),
     **parameters: Any,
 ) -> list[Trial]:
     problem = Problem("binary", metric, families, 3, trials, seconds, seed)
     engine = engine_named(name, **parameters)
-    return search(engine, problem, InlineFleet(kind), lambda trial: None, "cell", SystemClock())
+    return search(engine, problem, fleet_of(kind=kind), lambda trial: None, "cell", history)
 
 
 EACH = pytest.mark.parametrize("name", NAMES)
@@ -139,8 +159,8 @@ def test_no_time_is_no_trial(name: str) -> None:
     assert trials_of(name, seconds=1e-9) == []
 
 
-class Half(Worker):
-    """A worker for which one family always fails."""
+class Half(Fitter):
+    """A fitter for which one family always fails."""
 
     def _build(self, configuration: Configuration) -> Any:
         if configuration["family"] == "logistic":
@@ -148,8 +168,8 @@ class Half(Worker):
         return super()._build(configuration)
 
 
-class Broken(Worker):
-    """A worker for which every family fails."""
+class Broken(Fitter):
+    """A fitter for which every family fails."""
 
     def _build(self, configuration: Configuration) -> Any:
         raise ValueError("nothing fits this table")
@@ -178,11 +198,11 @@ def test_where_everything_fails_every_failure_is_a_trial(name: str) -> None:
 
 @EACH
 def test_a_search_can_be_left_early(name: str) -> None:
-    fleet = InlineFleet()
+    fleet = fleet_of()
     problem = Problem("binary", "roc_auc", QUICK, 3, 50, 120.0, 1)
     fleet.start(problem)
     found = engine_named(name).search(problem, fleet)
-    assert next(found).failure is None
+    assert next(found).evaluated.failure is None
     found.close()  # type: ignore[attr-defined]
 
 
@@ -192,14 +212,48 @@ def test_other_tasks_are_searched_over_all_their_families(name: str, task: str) 
     table = load_table(DataPlan(source="sklearn:iris" if task == "multiclass" else "sklearn:diabetes"), Path())
     families = tuple(family.name for family in families_for(table.signature.task))
     problem = Problem(table.signature.task, "accuracy" if task == "multiclass" else "r2", families, 3, 6, 120.0, 2)
-    fleet = InlineFleet()
-    fleet.worker = Worker(0, table.frame.iloc[table.train], table.target[table.train], table.signature)
-    trials = search(engine_named(name), problem, fleet, lambda trial: None, "cell", SystemClock())
+    trials = search(engine_named(name), problem, fleet_of(table), lambda trial: None, "cell")
     assert len(trials) == 6
     assert all(trial.evaluated.failure is None for trial in trials)
     scores = [score for trial in trials if (score := trial.evaluated.score) is not None]
     assert max(scores) > (0.9 if task == "multiclass" else 0.3)
     assert all(math.isfinite(score) for score in scores)
+
+
+@EACH
+def test_a_search_that_was_interrupted_goes_on_as_if_it_had_not_been(name: str) -> None:
+    whole = trials_of(name, trials=14)
+    configurations = [trial.evaluated.configuration for trial in whole]
+    for done in (1, 9):
+        resumed = trials_of(name, trials=14, history=whole[:done])
+        assert resumed[:done] == whole[:done]
+        assert [trial.evaluated.configuration for trial in resumed] == configurations
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsgaii"])
+def test_each_of_optunas_samplers_searches_and_repeats(sampler: str) -> None:
+    first, again = (trials_of("optuna_search", sampler=sampler, trials=6) for _ in range(2))
+    assert [one.evaluated.configuration for one in first] == [one.evaluated.configuration for one in again]
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_each_of_optunas_pruners_leaves_out_folds_of_bad_trials(pruner: str) -> None:
+    trials = trials_of("optuna_search", pruner=pruner, trials=25, startup_trials=2, sampler="random")
+    pruned = [trial for trial in trials if trial.evaluated.pruned]
+    assert len(trials) == 25
+    assert 0 < len(pruned) < 25
+    assert all(0 < len(trial.evaluated.fold_scores) < 3 for trial in pruned)
+    assert all(len(trial.evaluated.fold_scores) == 3 for trial in trials if trial not in pruned)
+    found = best(trials, "roc_auc")
+    assert found is not None
+    assert not found.evaluated.pruned
+
+
+def test_optuna_may_have_a_second_objective_and_then_prunes_nothing() -> None:
+    trials = trials_of("optuna_search", also_minimise="seconds", sampler="nsgaii", trials=12, startup_trials=4)
+    assert len(trials) == 12
+    with pytest.raises(ValueError, match="one objective only"):
+        engine_named("optuna_search", also_minimise="seconds", pruner="median")
 
 
 def test_optuna_may_sample_at_random() -> None:
@@ -209,10 +263,10 @@ def test_optuna_may_sample_at_random() -> None:
 
 def test_optuna_learns_from_what_it_is_told() -> None:
     # A landscape with its best point known: the worker answers by C alone, highest at C = 1.
-    class Peak(Worker):
-        def evaluate(self, configuration: Configuration) -> Evaluated:
-            score = -abs(math.log10(float(configuration["C"])))
-            return Evaluated(configuration=configuration, fold_scores=(score,), duration_s=0.0, worker=0)
+    class Peak(Fitter):
+        def evaluate(self, proposal: Proposal, folds: Any = None, limit_s: float = math.inf) -> Evaluated:
+            score = -abs(math.log10(float(proposal.configuration["C"])))
+            return Evaluated(configuration=proposal.configuration, fold_scores=(score,), duration_s=0.0, worker=0)
 
     trials = trials_of("optuna_search", trials=60, families=("logistic",), kind=Peak)
     scores = [trial.evaluated.score or 0.0 for trial in trials]

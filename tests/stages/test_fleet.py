@@ -1,196 +1,231 @@
-"""The fleet, on a real Ray session: the budget is kept, and workers that die or dawdle cost a trial, not the search."""
+"""The fleet in virtual time: who is given what and when, where a budget ends, and how an interrupted search goes on.
 
-import os
-import signal
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+Its workers are `stages.simulated_workers` on made-up trials, so every length here is exact.
+"""
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import pytest
-import ray
 
-from harness.clock import SystemClock
-from harness.errors import InfrastructureError, UsageError
-from harness.ports import Problem, Workbench
-from harness.ray_session import ray_session
-from harness.records.candidate import Configuration, Evaluated
-from harness.records.run import Cause
-from harness.records.scenario import DataPlan
-from harness.stages import fleet as fleet_room
-from harness.stages.data import Table, load_table
-from harness.stages.fleet import RayFleet
-from harness.stages.worker import Worker
+from harness.clock import FakeClock
+from harness.errors import UsageError
+from harness.ports import Finished, Problem, Proposal, Workbench
+from harness.records.candidate import Evaluated, Trial
+from harness.records.run import Cause, Failure
+from harness.stages.fleet import GRACE_S, Done, Ready, SearchFleet
+from harness.stages.simulated_workers import Recorded, SimulatedWorkers
 
-pytestmark = pytest.mark.timeout(300)
-
-PROBLEM = Problem("binary", "roc_auc", ("logistic",), folds=3, trials=6, seconds=60.0, seed=1)
-LOGISTIC: Configuration = {"family": "logistic", "C": 1.0}
+TARGET = np.array([0, 1] * 20)
+SECONDS = {"logistic": 1.0, "knn": 2.0, "mlp": 10.0}
 
 
-class Scripted(Worker):
-    """A worker that does what the family of its configuration is called."""
-
-    def evaluate(self, configuration: Configuration) -> Evaluated:
-        self._running = configuration
-        match configuration["family"]:
-            case "die":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "dawdle":
-                time.sleep(60.0)
-        pid = float(os.getpid())
-        return Evaluated(configuration=configuration, fold_scores=(pid,), duration_s=0.0, worker=self.worker)
+def problem(trials: int = 6, seconds: float = 100.0, **limits: float) -> Problem:
+    return Problem("binary", "roc_auc", tuple(SECONDS), 3, trials, seconds, 1, **limits)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def table() -> Table:
-    return load_table(DataPlan(source="sklearn:breast_cancer"), Path())
-
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[None]:
-    with ray_session(2):
-        # This file is no installed module: its class travels by value.
-        pickling: Any = ray.cloudpickle
-        pickling.register_pickle_by_value(sys.modules[__name__])
-        yield
-        pickling.unregister_pickle_by_value(sys.modules[__name__])
-
-
-@pytest.fixture(scope="module")
-def fleet(session: None, table: Table) -> Iterator[RayFleet]:
-    with RayFleet(table, 2, SystemClock(), Scripted) as made:
-        yield made
-
-
-def asked(fleet: RayFleet, *families: str, trials: int = 6, seconds: float = 60.0) -> list[Evaluated]:
-    fleet.start(Problem("binary", "roc_auc", ("logistic",), 3, trials, seconds, 1))
-    left: Iterator[Configuration] = ({"family": family} for family in families)
-    return list(fleet.evaluate(lambda: next(left, None)))
-
-
-def test_real_configurations_are_scored_by_real_workers(session: None, table: Table) -> None:
-    with RayFleet(table, 1, SystemClock()) as fleet:
-        fleet.start(PROBLEM)
-        found = list(fleet.evaluate(lambda: LOGISTIC))
-    assert len(found) == PROBLEM.trials
-    assert all(evaluated.failure is None for evaluated in found)
-    assert len({evaluated.fold_scores for evaluated in found}) == 1
-    assert found[0].score == pytest.approx(0.99, abs=0.01)
-
-
-def test_trials_are_bounded_and_all_workers_take_part(fleet: RayFleet) -> None:
-    found = asked(fleet, *["quick"] * 40, trials=20)
-    assert len(found) == 20
-    assert {evaluated.worker for evaluated in found} == {0, 1}
-
-
-def test_workers_live_on_from_one_search_to_the_next(fleet: RayFleet) -> None:
-    first, second = (
-        {evaluated.fold_scores for evaluated in asked(fleet, *["quick"] * 12, trials=12)} for _ in range(2)
+def recorded(family: str, seconds: float, *scores: float, cause: Cause | None = None) -> Trial:
+    failure = Failure.of(cause, "recorded so") if cause else None
+    evaluated = Evaluated(
+        configuration={"family": family}, fold_scores=scores, duration_s=seconds, worker=0, failure=failure
     )
-    assert first == second
+    return Trial(cell="c", number=0, asked=0, asked_s=0.0, sent_s=0.0, finished_s=seconds, evaluated=evaluated)
 
 
-def test_a_worker_that_is_killed_costs_its_trial_and_the_search_goes_on(fleet: RayFleet) -> None:
-    found = asked(fleet, "quick", "die", "quick", "quick", "quick", "quick")
-    lost = [evaluated for evaluated in found if evaluated.failure is not None]
-    assert len(found) == 6
-    assert [evaluated.configuration for evaluated in lost] == [{"family": "die"}]
-    assert lost[0].failure is not None
-    assert lost[0].failure.cause is Cause.WORKER_LOST
+KNOWN = Recorded([recorded(family, seconds, 0.6, 0.7, 0.8) for family, seconds in SECONDS.items()])
 
 
-def test_workers_that_keep_dying_end_the_search_with_every_loss_recorded(
-    fleet: RayFleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fleet_room, "LOST_PER_WORKER", 1)
-    found: list[Evaluated] = []
-    fleet.start(Problem("binary", "roc_auc", ("logistic",), 3, 100, 60.0, 1))
-    with pytest.raises(InfrastructureError, match=r"Search workers died \d+ times"):
-        for evaluated in fleet.evaluate(lambda: {"family": "die"}):
-            found.append(evaluated)
-    assert len(found) >= 3
-    assert {evaluated.failure.cause for evaluated in found if evaluated.failure} == {Cause.WORKER_LOST}
+class Story:
+    """A fleet of simulated workers, and an engine that proposes families in an order."""
+
+    def __init__(self, workers: int, known: Recorded = KNOWN) -> None:
+        self.clock = FakeClock()
+        self.workers = SimulatedWorkers(known, workers, self.clock, TARGET)
+        self.fleet = SearchFleet(self.workers, TARGET)
+        self.asked_when: list[float] = []
+
+    def search(
+        self, asked: Problem, *families: str, history: Sequence[Trial] = (), go_on: object = None
+    ) -> list[Finished]:
+        self.fleet.start(asked, history)
+        left = iter(families)
+
+        def ask() -> Proposal | None:
+            self.asked_when.append(self.clock.monotonic_s())
+            return next((Proposal({"family": family}) for family in left), None)
+
+        return list(self.fleet.evaluate(ask, go_on))  # type: ignore[arg-type]
 
 
-def test_a_trial_beyond_the_deadline_and_its_grace_is_stopped(fleet: RayFleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet_room, "GRACE_S", 0.3)
-    found = asked(fleet, "dawdle", "quick", seconds=0.5)
-    late = [evaluated for evaluated in found if evaluated.failure is not None]
-    assert [evaluated.configuration for evaluated in late] == [{"family": "dawdle"}]
-    assert late[0].failure is not None
-    assert late[0].failure.cause is Cause.TIME
-    assert 0.5 <= late[0].duration_s < 30.0
+def trials(found: Sequence[Finished]) -> list[Trial]:
+    return [
+        Trial(
+            cell="c",
+            number=number,
+            asked=one.asked,
+            asked_s=one.asked_s,
+            sent_s=one.sent_s,
+            finished_s=one.finished_s,
+            evaluated=one.evaluated,
+        )
+        for number, one in enumerate(found)
+    ]
 
 
-def test_nothing_is_asked_for_after_the_deadline(fleet: RayFleet) -> None:
-    assert asked(fleet, "quick", seconds=1e-9) == []
+def test_a_worker_that_is_done_is_given_the_next_proposal_at_once() -> None:
+    found = Story(2).search(problem(), "mlp", "logistic", "logistic", "logistic", "knn")
+    assert [(one.asked, one.finished_s) for one in found] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 5.0), (0, 10.0)]
+    assert [one.evaluated.worker for one in found] == [1, 1, 1, 1, 0]
+    assert [one.sent_s for one in found] == [0.0, 1.0, 2.0, 3.0, 0.0]
 
 
-def test_a_search_that_is_left_early_leaves_no_worker_busy(fleet: RayFleet) -> None:
-    fleet.start(PROBLEM)
-    families = iter(["quick", "dawdle"])
-    running = fleet.evaluate(lambda: {"family": next(families, "dawdle")})
+def test_work_that_divides_evenly_takes_its_share_of_the_time() -> None:
+    for workers in (1, 2, 4, 8):
+        story = Story(workers)
+        assert len(story.search(problem(trials=16), *["knn"] * 99)) == 16
+        assert story.clock.monotonic_s() == 16 * 2.0 / workers
+
+
+def test_nothing_is_asked_for_once_the_seconds_are_spent_and_what_runs_may_end_within_the_grace() -> None:
+    story = Story(1)
+    found = story.search(problem(99, 5.0), *["knn"] * 99)
+    assert [one.finished_s for one in found] == [2.0, 4.0, 6.0]
+    assert story.asked_when == [0.0, 2.0, 4.0]
+    assert all(one.evaluated.failure is None for one in found)
+
+
+def test_a_trial_that_goes_on_beyond_the_grace_is_stopped_there() -> None:
+    (late,) = Story(1).search(problem(99, 5.0), "mlp")
+    assert late.finished_s == 5.0 + GRACE_S
+    assert late.evaluated.failure is not None
+    assert late.evaluated.failure.cause is Cause.TIME
+
+
+def test_a_trial_has_its_own_limit_too() -> None:
+    found = Story(1).search(problem(trial_seconds=3.0), "mlp", "knn")
+    assert [one.finished_s for one in found] == [3.0, 5.0]
+    assert [one.evaluated.failure is None for one in found] == [False, True]
+
+
+def test_folds_go_out_one_by_one_where_the_engine_decides_after_each() -> None:
+    seen: list[tuple[int, tuple[float, ...]]] = []
+
+    def go_on(number: int, scores: tuple[float, ...]) -> bool:
+        seen.append((number, scores))
+        return number != 1 or len(scores) < 2
+
+    story = Story(1, Recorded([recorded("knn", 3.0, 0.6, 0.7, 0.8)]))
+    whole, pruned = story.search(problem(2), "knn", "knn", go_on=go_on)
+    assert seen == [(0, (0.6,)), (0, (0.6, 0.7)), (1, (0.6,)), (1, (0.6, 0.7))]
+    assert whole.evaluated.fold_scores == (0.6, 0.7, 0.8)
+    assert whole.evaluated.duration_s == 3.0
+    assert pruned.evaluated.fold_scores == (0.6, 0.7)
+    assert pruned.evaluated.pruned and not whole.evaluated.pruned
+    assert pruned.finished_s == 5.0
+
+
+def test_a_worker_that_says_nothing_is_given_up() -> None:
+    class Silent(SimulatedWorkers):
+        def send(self, worker: int, number: int, proposal: Proposal, folds: object, limit_s: float) -> None:
+            if number:
+                super().send(worker, number, proposal, None, limit_s)
+
+        def stop(self, worker: int) -> None:
+            self.stopped = worker
+
+    story = Story(2)
+    story.workers.__class__ = Silent
+    found = story.search(problem(3, 4.0), "mlp", "logistic", "logistic")
+    lost = found[-1]
+    assert [one.asked for one in found] == [1, 2, 0]
+    assert lost.evaluated.failure is not None
+    assert "gave no sign" in lost.evaluated.failure.message
+    assert lost.finished_s <= 4.0 + 5.0
+    assert story.workers.stopped == 0  # type: ignore[attr-defined]
+
+
+def test_a_search_that_is_left_early_stops_what_runs() -> None:
+    story = Story(2)
+    story.fleet.start(problem())
+    running = story.fleet.evaluate(lambda: Proposal({"family": "knn"}))
     next(running)
     running.close()  # type: ignore[attr-defined]
-    assert len(asked(fleet, "quick", "quick")) == 2
+    assert story.workers.receive(1.0) == []
 
 
-def quick_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
-    while (evaluated := workbench.attempt({"family": "quick"})) is not None:
-        yield evaluated
-
-
-def slow_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
-    for family in ("quick", "dawdle"):
-        evaluated = workbench.attempt({"family": family})
-        assert evaluated is not None
-        yield evaluated
-
-
-def deadly_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
-    yield next(iter(quick_loop(workbench, problem)))
-    time.sleep(1)  # what a worker gave may be lost where it dies in the same moment
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def broken_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
-    raise ValueError("this engine is broken")
-    yield
-
-
-def test_an_engines_own_loop_runs_in_one_worker_within_the_trials(fleet: RayFleet) -> None:
-    fleet.start(PROBLEM)
-    found = list(fleet.inside(quick_loop))
-    assert len(found) == PROBLEM.trials
-    assert {evaluated.worker for evaluated in found} == {0}
-
-
-def test_a_loop_beyond_the_deadline_is_stopped_with_the_trial_it_was_at(
-    fleet: RayFleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fleet_room, "GRACE_S", 0.3)
-    fleet.start(Problem("binary", "roc_auc", ("logistic",), 3, 6, 0.5, 1))
-    first, late = fleet.inside(slow_loop)
-    assert first.failure is None
-    assert late.failure is not None
-    assert late.failure.cause is Cause.TIME
-    assert late.configuration == {"family": "dawdle"}
-
-
-def test_a_loop_whose_worker_dies_or_that_raises_ends_with_a_failure(fleet: RayFleet) -> None:
-    fleet.start(Problem("binary", "roc_auc", ("logistic",), 3, 6, 60.0, 1))
-    _, lost = fleet.inside(deadly_loop)
-    assert lost.failure is not None
-    assert lost.failure.cause is Cause.WORKER_LOST
-    (broken,) = fleet.inside(broken_loop)
-    assert broken.failure is not None
-    assert broken.failure.cause is Cause.ENGINE_ERROR
-    assert "this engine is broken" in broken.failure.message
-
-
-def test_a_table_too_thin_for_the_folds_is_refused_before_any_work(fleet: RayFleet) -> None:
+def test_a_table_too_thin_for_the_folds_is_refused_before_any_work() -> None:
     with pytest.raises(UsageError, match=r"lower `search\.folds`"):
-        fleet.start(Problem("binary", "roc_auc", ("logistic",), 400, 6, 60.0, 1))
+        Story(1).fleet.start(Problem("binary", "roc_auc", ("knn",), 30, 6, 60.0, 1))
+
+
+ORDER = ["mlp", "logistic", "knn", "knn", "logistic", "mlp", "knn", "logistic"]
+
+
+@pytest.mark.parametrize("done", range(8))
+def test_an_interrupted_search_is_told_the_same_again_and_sends_only_what_was_not_answered(done: int) -> None:
+    whole = Story(2).search(problem(8), *ORDER)
+    history = trials(whole)[:done]
+    story = Story(2)
+    resumed = story.search(problem(8), *ORDER, history=history)
+    assert [one.is_known for one in resumed] == [True] * done + [False] * (8 - done)
+    assert sorted(one.asked for one in resumed) == list(range(8))
+    # Known answers cost no time; what was under way is begun anew.
+    spent_s = sum(SECONDS[ORDER[one.asked]] for one in resumed if not one.is_known)
+    assert story.clock.monotonic_s() <= spent_s
+    if history:
+        assert resumed[-1].finished_s >= history[-1].finished_s
+
+
+def test_the_seconds_that_were_spent_before_count() -> None:
+    history = trials(Story(1).search(problem(99, 10.0), *["knn"] * 99))[:4]
+    resumed = Story(1).search(problem(99, 10.0), *["knn"] * 99, history=history)
+    assert len(resumed) == 5
+    assert resumed[-1].finished_s == 10.0
+
+
+def test_an_engine_that_takes_another_way_is_told_nothing_more_of_the_old_one() -> None:
+    history = trials(Story(1).search(problem(4), *["knn"] * 4))[:3]
+    resumed = Story(1).search(problem(4), "knn", "logistic", "logistic", "logistic", history=history)
+    # Three trials are recorded, and four was the budget.
+    assert [one.is_known for one in resumed] == [True, False]
+
+
+def test_pruning_is_decided_again_from_the_recorded_folds() -> None:
+    def go_on(number: int, scores: tuple[float, ...]) -> bool:
+        seen.append((number, scores))
+        return len(scores) < 2
+
+    seen: list[tuple[int, tuple[float, ...]]] = []
+    first = Story(1).search(problem(3), "knn", "knn", "knn", go_on=go_on)
+    before, seen = seen, []
+    Story(1).search(problem(3), "knn", "knn", "knn", go_on=go_on, history=trials(first)[:2])
+    assert seen == before
+
+
+def loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
+    for family in ["knn", "logistic"] * 10:
+        evaluated = workbench.attempt({"family": family})
+        if evaluated is None:
+            return
+        yield evaluated
+
+
+def test_an_engines_own_loop_is_told_again_too() -> None:
+    story = Story(4)
+    story.fleet.start(problem(5))
+    whole = list(story.fleet.inside(loop))
+    assert [one.finished_s for one in whole] == [2.0, 3.0, 5.0, 6.0, 8.0]
+    again = Story(4)
+    again.fleet.start(problem(5), trials(whole)[:3])
+    resumed = list(again.fleet.inside(loop))
+    assert [one.is_known for one in resumed] == [True, True, True, False, False]
+    assert [one.finished_s for one in resumed] == [2.0, 3.0, 5.0, 6.0, 8.0]
+
+
+def test_events_of_a_worker_come_with_its_readiness() -> None:
+    story = Story(1)
+    story.fleet.start(problem())
+    story.workers.send(0, 7, Proposal({"family": "knn"}), None, 60.0)
+    ready, done = story.workers.receive(60.0)
+    assert ready == Ready(0)
+    assert isinstance(done, Done) and done.number == 7

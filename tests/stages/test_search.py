@@ -1,6 +1,6 @@
 """The search: trials are recorded in the order in which they finish, before the engine hears of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,79 +8,98 @@ import pytest
 
 from harness.clock import FakeClock
 from harness.errors import UsageError
-from harness.ports import Fleet, Problem, Workbench
-from harness.records.candidate import Configuration, Evaluated, Trial
+from harness.ports import Finished, Fleet, Problem, Proposal
+from harness.records.candidate import Evaluated, Trial
 from harness.records.run import Cause, Failure
 from harness.records.scenario import DataPlan
 from harness.stages.data import load_table
+from harness.stages.fleet import Done, Ready, SearchFleet
 from harness.stages.search import best, fit_candidate, search
 
 PROBLEM = Problem("binary", "roc_auc", ("logistic",), folds=3, trials=3, seconds=60.0, seed=1)
 FAILURE = Failure(cause=Cause.DATA, message="no")
 
 
-def evaluated(*scores: float) -> Evaluated:
-    failure = None if scores else FAILURE
-    return Evaluated(configuration={"family": "x"}, fold_scores=scores, duration_s=1.0, worker=0, failure=failure)
+def evaluated(*scores: float, pruned: bool = False, rows_share: float = 1.0) -> Evaluated:
+    return Evaluated(
+        configuration={"family": "x"},
+        fold_scores=scores,
+        duration_s=1.0,
+        worker=0,
+        pruned=pruned,
+        rows_share=rows_share,
+        failure=None if scores else FAILURE,
+    )
 
 
-def trial(number: int, *scores: float) -> Trial:
-    return Trial(cell="c", number=number, finished_s=1.0, evaluated=evaluated(*scores))
+def trial(number: int, *scores: float, pruned: bool = False, rows_share: float = 1.0) -> Trial:
+    made = evaluated(*scores, pruned=pruned, rows_share=rows_share)
+    return Trial(cell="c", number=number, asked=number, asked_s=0.0, sent_s=0.0, finished_s=1.0, evaluated=made)
 
 
-class ScriptedFleet:
-    """Answers one, two, three ... to whatever it is asked, a second apart."""
+class ScriptedWorkers:
+    """One worker that answers one, two, three ... to whatever it is sent, a second apart."""
 
-    workers = 1
+    count = 1
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
-        self.problem: Problem | None = None
+        self._left: list[Done | Ready] = []
+        self._scores = iter(range(1, 100))
 
-    def start(self, problem: Problem) -> None:
+    def start(self, problem: Problem, folds: object) -> None:
         self.clock.sleep(100.0)
-        self.problem = problem
 
-    def evaluate(self, ask: Callable[[], Configuration | None]) -> Iterator[Evaluated]:
-        for score in range(1, 4):
-            if ask() is not None:
-                self.clock.sleep(1.0)
-                yield evaluated(float(score))
+    def send(self, worker: int, number: int, proposal: Proposal, folds: object, limit_s: float) -> None:
+        self._left = [Ready(worker), Done(number, evaluated(float(next(self._scores))))]
 
-    def inside(self, loop: Callable[[Workbench, Problem], Iterable[Evaluated]]) -> Iterator[Evaluated]:
-        raise NotImplementedError
+    def receive(self, timeout_s: float) -> Sequence[Done | Ready]:
+        self.clock.sleep(1.0)
+        return self._left
+
+
+def fleet() -> SearchFleet:
+    return SearchFleet(ScriptedWorkers(FakeClock()), np.array([0, 1] * 10))  # type: ignore[arg-type]
+
+
+class Engine:
+    """Proposes the same again and again, and says what it hears."""
+
+    def __init__(self, heard: list[str]) -> None:
+        self.heard = heard
+
+    def search(self, problem: Problem, fleet: Fleet) -> Iterator[Finished]:
+        for found in fleet.evaluate(lambda: Proposal({"family": "x"})):
+            yield found
+            self.heard.append(f"told {found.evaluated.score:g}")
 
 
 def test_a_trial_is_recorded_before_the_engine_hears_of_it() -> None:
     heard: list[str] = []
-
-    class Engine:
-        def search(self, problem: Problem, fleet: Fleet) -> Iterator[Evaluated]:
-            for found in fleet.evaluate(lambda: {"family": "x"}):
-                yield found
-                heard.append(f"told {found.score:g}")
-
-    clock = FakeClock()
-    fleet = ScriptedFleet(clock)
-    trials = search(Engine(), PROBLEM, fleet, lambda made: heard.append(f"kept {made.number}"), "c", clock)
+    trials = search(Engine(heard), PROBLEM, fleet(), lambda made: heard.append(f"kept {made.number}"), "c")
     assert heard == ["kept 0", "told 1", "kept 1", "told 2", "kept 2", "told 3"]
-    assert fleet.problem == PROBLEM
     # Making the workers ready is not search time.
     assert [made.finished_s for made in trials] == [1.0, 2.0, 3.0]
+    assert [(made.asked, made.asked_s, made.sent_s) for made in trials] == [(0, 0.0, 0.0), (1, 1.0, 1.0), (2, 2.0, 2.0)]
     assert {made.cell for made in trials} == {"c"}
 
 
-def test_a_record_that_cannot_be_kept_ends_the_search() -> None:
-    class Engine:
-        def search(self, problem: Problem, fleet: Fleet) -> Iterator[Evaluated]:
-            return fleet.evaluate(lambda: {"family": "x"})
+def test_what_was_recorded_is_told_again_and_not_recorded_twice() -> None:
+    first = search(Engine([]), PROBLEM, fleet(), lambda made: None, "c")
+    heard: list[str] = []
+    again = search(Engine(heard), PROBLEM, fleet(), lambda made: heard.append(f"kept {made.number}"), "c", first[:2])
+    # A worker that is new begins to count anew.
+    assert heard == ["told 1", "told 2", "kept 2", "told 1"]
+    assert again[:2] == first[:2]
+    assert again[2].finished_s == 3.0
 
+
+def test_a_record_that_cannot_be_kept_ends_the_search() -> None:
     def refuse(_: Trial) -> None:
         raise OSError("disk full")
 
-    clock = FakeClock()
     with pytest.raises(OSError, match="disk full"):
-        search(Engine(), PROBLEM, ScriptedFleet(clock), refuse, "c", clock)
+        search(Engine([]), PROBLEM, fleet(), refuse, "c")
 
 
 def test_the_best_trial_has_the_highest_score_or_the_lowest_loss() -> None:
@@ -88,6 +107,11 @@ def test_the_best_trial_has_the_highest_score_or_the_lowest_loss() -> None:
     assert best(trials, "roc_auc") == trials[2]
     assert best(trials, "log_loss") == trials[0]
     assert best(trials[1:2], "roc_auc") is None
+
+
+def test_a_trial_that_is_not_whole_is_not_the_best() -> None:
+    whole = trial(0, 0.5, 0.5)
+    assert best([whole, trial(1, 0.9, pruned=True), trial(2, 0.9, 0.9, rows_share=0.5)], "roc_auc") == whole
 
 
 def test_a_candidate_is_fitted_on_all_training_rows_and_no_other() -> None:

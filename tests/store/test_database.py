@@ -60,7 +60,15 @@ def trial(number: int, failure: Failure | None = None) -> Trial:
     evaluated = Evaluated(
         configuration={"family": "ridge", "alpha": 0.5}, fold_scores=scores, duration_s=0.1, worker=1, failure=failure
     )
-    return Trial(cell=cell("search").id, number=number, finished_s=0.25, evaluated=evaluated)
+    return Trial(
+        cell=cell("search").id,
+        number=number,
+        asked=number,
+        asked_s=0.0,
+        sent_s=0.0,
+        finished_s=0.25,
+        evaluated=evaluated,
+    )
 
 
 def done(of: Cell, state: CellState = CellState.DONE) -> CellResult:
@@ -110,17 +118,25 @@ def test_everything_recorded_is_read_back(tmp_path: Path) -> None:
 
 
 def test_a_cell_begun_again_has_forgotten_its_first_attempt_and_no_other_cell_has(tmp_path: Path) -> None:
-    searched, other = cell("search"), cell("candidate")
+    begun_twice, other = cell("candidate"), cell("micro")
+    check = Check(candidate="baseline", name="beats_dummy", passed=True, detail="")
     with created(tmp_path / "run.db") as database:
-        for begun in (searched, other):
+        for begun in (begun_twice, other):
             database.begin(begun)
-        database.record(searched.id, trial(0))
-        database.record(other.id, Check(candidate="baseline", name="beats_dummy", passed=True, detail=""))
-        database.begin(searched)
-        database.record(searched.id, trial(0))
+            database.record(begun.id, check)
+        database.begin(begun_twice)
         ledger = database.ledger()
-    assert len(ledger.trials) == len(ledger.checks) == 1
+    assert len(ledger.checks) == 1
     assert {result.state for result in ledger.results} == {CellState.OPEN}
+
+
+def test_a_search_begun_again_keeps_its_trials(tmp_path: Path) -> None:
+    with created(tmp_path / "run.db") as database:
+        database.begin(cell("search"))
+        database.record(cell("search").id, trial(0))
+        database.begin(cell("search"))
+        database.record(cell("search").id, trial(1))
+        assert [made.number for made in database.ledger().trials] == [0, 1]
 
 
 def test_records_are_told_in_the_order_of_the_plan_however_they_were_made(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The worker: scores on every fold, and a failure with its cause for whatever goes wrong."""
+"""Fitting: scores on every fold, and a failure with its cause for whatever goes wrong."""
 
-from collections.abc import Iterable, Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info
 
-from harness.ports import Problem, SklearnPipeline, Workbench
-from harness.records.candidate import Configuration, Evaluated
+from harness.ports import Problem, Proposal, SklearnPipeline
+from harness.records.candidate import Configuration
 from harness.records.run import Cause
 from harness.records.scenario import DataPlan
 from harness.stages.data import fold_rows, load_table
-from harness.stages.worker import Worker
+from harness.stages.fitting import Fitter
 
 TABLE = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
 FRAME = TABLE.frame.iloc[TABLE.train].reset_index(drop=True)
@@ -28,14 +28,14 @@ PROBLEM = Problem(
 FOLDS = fold_rows(TARGET, "binary", 3, 1)
 
 
-def worker(kind: type[Worker] = Worker) -> Worker:
+def fitter(kind: type[Fitter] = Fitter) -> Fitter:
     made = kind(7, FRAME, TARGET, TABLE.signature)
     made.start(PROBLEM, FOLDS)
     return made
 
 
 def test_scores_are_those_of_scikit_learn_on_the_same_folds() -> None:
-    evaluated = worker().evaluate({"family": "logistic", "C": 0.5})
+    evaluated = fitter().evaluate(Proposal({"family": "logistic", "C": 0.5}))
     expected = []
     for fitted, scored in FOLDS:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.5, max_iter=1000))
@@ -49,11 +49,13 @@ def test_scores_are_those_of_scikit_learn_on_the_same_folds() -> None:
 
 def test_the_same_configuration_gets_the_same_scores() -> None:
     configuration: Configuration = {"family": "logistic", "C": 2.0}
-    assert worker().evaluate(configuration).fold_scores == worker().evaluate(configuration).fold_scores
+    assert (
+        fitter().evaluate(Proposal(configuration)).fold_scores == fitter().evaluate(Proposal(configuration)).fold_scores
+    )
 
 
-class Scripted(Worker):
-    """A worker whose pipelines do what a test wants."""
+class Scripted(Fitter):
+    """A fitter whose pipelines do what a test wants."""
 
     error: Exception | None = None
     answer = 0.5
@@ -80,18 +82,18 @@ class Scripted(Worker):
     ],
 )
 def test_whatever_a_fit_raises_is_a_failure_with_its_cause(error: Exception, cause: Cause) -> None:
-    scripted = worker(Scripted)
+    scripted = fitter(Scripted)
     scripted.error = error  # type: ignore[attr-defined]
-    failure = scripted.evaluate({"family": "logistic"}).failure
+    failure = scripted.evaluate(Proposal({"family": "logistic"})).failure
     assert failure is not None
     assert failure.cause is cause
     assert str(error) in failure.message
 
 
 def test_answers_that_are_not_numbers_are_a_failure_of_the_metric() -> None:
-    scripted = worker(Scripted)
+    scripted = fitter(Scripted)
     scripted.answer = float("nan")  # type: ignore[attr-defined]
-    failure = scripted.evaluate({"family": "logistic"}).failure
+    failure = scripted.evaluate(Proposal({"family": "logistic"})).failure
     assert failure is not None
     assert failure.cause is Cause.NONFINITE_METRIC
     assert "roc_auc is nan on fold 0" in failure.message
@@ -103,7 +105,7 @@ def test_answers_that_are_not_numbers_are_a_failure_of_the_metric() -> None:
     ids=["unknown family", "unknown parameter", "value the estimator refuses"],
 )
 def test_a_bad_configuration_is_a_failure_of_the_configuration(configuration: Configuration) -> None:
-    failure = worker().evaluate(configuration).failure
+    failure = fitter().evaluate(Proposal(configuration)).failure
     assert failure is not None
     assert failure.cause is Cause.CONFIG
 
@@ -115,48 +117,43 @@ def test_a_fit_has_one_thread() -> None:
         def fit(self, frame: Any, target: Any) -> None:
             self.threads = tuple(pool["num_threads"] for pool in threadpool_info())
 
-    counting = worker(Counting)
-    counting.evaluate({"family": "logistic"})
+    counting = fitter(Counting)
+    counting.evaluate(Proposal({"family": "logistic"}))
     assert set(counting.threads) == {1}  # type: ignore[attr-defined]
 
 
-def test_a_worker_says_what_it_is_at() -> None:
-    seen: list[Configuration] = []
+def test_only_the_folds_that_are_asked_for_are_scored() -> None:
+    proposal = Proposal({"family": "logistic"})
+    whole = fitter().evaluate(proposal).fold_scores
+    assert tuple(fitter().evaluate(proposal, (fold,)).fold_scores[0] for fold in range(3)) == whole
 
-    class Watched(Scripted):
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+def test_a_share_of_the_rows_holds_every_class_and_is_the_same_every_time(share: float) -> None:
+    seen: list[Any] = []
+
+    class Watching(Scripted):
         def fit(self, frame: Any, target: Any) -> None:
-            seen.append(self.running())
+            assert set(target) == {0, 1}
+            seen.append(tuple(frame.index))
 
-    watched = worker(Watched)
-    watched.evaluate({"family": "logistic", "C": 3.0})
-    assert seen == [{"family": "logistic", "C": 3.0}] * PROBLEM.folds
-    assert watched.running() == {}
-
-
-def test_an_engines_own_loop_gets_as_many_attempts_as_the_budget_has_trials() -> None:
-    def loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
-        while (evaluated := workbench.attempt({"family": "knn"})) is not None:
-            yield evaluated
-
-    told = list(worker(Scripted).inside(loop))
-    assert told[0] is None
-    assert len(told) == 1 + PROBLEM.trials
+    watching = fitter(Watching)
+    for _ in range(2):
+        assert watching.evaluate(Proposal({"family": "logistic"}, share)).rows_share == share
+    assert seen[:3] == seen[3:]
+    assert len(seen[0]) == max(2, round(share * len(FOLDS[0][0])))
+    # What is added with a larger share is added to what was there.
+    larger: list[Any] = seen.copy()
+    watching.evaluate(Proposal({"family": "logistic"}, min(1.0, 2 * share)))
+    assert set(larger[0]) <= set(seen[-3])
 
 
-def test_a_loop_that_does_not_ask_is_held_to_the_budget_too() -> None:
-    def loop(workbench: Workbench, problem: Problem) -> Iterable[Evaluated]:
-        while True:
-            yield Evaluated(configuration={}, fold_scores=(1.0,), duration_s=0.0, worker=0)
+def test_python_code_is_interrupted_at_its_limit_and_time_in_a_fit_is_told_apart() -> None:
+    class Slow(Scripted):
+        def fit(self, frame: Any, target: Any) -> None:
+            time.sleep(60.0)
 
-    assert len(list(worker(Scripted).inside(loop))) == 1 + PROBLEM.trials
-
-
-def test_no_attempt_begins_after_the_deadline() -> None:
-    spent = Worker(0, FRAME, TARGET, TABLE.signature)
-    spent.start(Problem("binary", "roc_auc", ("knn",), 3, 10, 1e-9, 1), FOLDS)
-
-    def loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
-        while (evaluated := workbench.attempt({"family": "knn"})) is not None:
-            yield evaluated
-
-    assert list(spent.inside(loop)) == [None]
+    evaluated = fitter(Slow).evaluate(Proposal({"family": "logistic"}), limit_s=0.2)
+    assert evaluated.failure is not None
+    assert evaluated.failure.cause is Cause.TIME
+    assert 0.2 <= evaluated.fit_s <= evaluated.duration_s < 5.0

@@ -1,0 +1,222 @@
+"""Workers of the search that Ray places: an actor each, on this machine or on the nodes of a cluster.
+
+In: a table, and how many. Out: `ray_workers`, the workers that `stages.fleet` gives its work to.
+
+Actors live as long as the run and hold the table, so that a trial costs a call and not a process. Ray Tune was
+rejected: a trial that does nothing costs it 90 ms, or seconds where it starts an actor for each. What becomes of a
+trial is the business of the supervisor under each actor; here is told what becomes of an actor and its node.
+"""
+
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from harness.clock import Clock
+from harness.errors import InfrastructureError
+from harness.ports import Loop, Problem, Proposal
+from harness.records.candidate import Configuration, Evaluated
+from harness.records.run import Cause, Failure
+from harness.stages.data import Table
+from harness.stages.fleet import Done, Ready
+from harness.stages.supervisor import FITTER
+from harness.stages.worker import Worker
+
+LOST_PER_WORKER = 3
+"""Workers may be replaced so often per worker of the fleet; then something is wrong that a new one does not cure."""
+
+_START_TIMEOUT_S = 120.0
+
+_LOOP_SILENCE_S = 2.0
+"""How long an engine's own loop may go on by itself after its last trial should have ended."""
+
+
+@contextmanager
+def ray_workers(table: Table, count: int, clock: Clock, fitter: str = FITTER) -> Iterator["RayWorkers"]:
+    """`count` actors over one table, which crosses to each node once; made inside a `ray_session`.
+
+    `fitter` is the class that fits, by import path.
+    """
+    workers = RayWorkers(table, count, clock, fitter)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+class RayWorkers:
+    """`stages.fleet.Workers`, by Ray. A worker that is lost fails its trial with `worker_lost` or `node_lost`, and is
+    replaced.
+    """
+
+    def __init__(self, table: Table, count: int, clock: Clock, fitter: str = FITTER) -> None:
+        import ray
+
+        self.count = count
+        self.clock = clock
+        target = table.target[table.train]
+        frame = table.frame.iloc[table.train].reset_index(drop=True)
+        # As bytes: only a worker's supervisor makes a table of them again.
+        rows = pickle.dumps((frame, target, table.signature), protocol=5)
+        self._holds = (ray.put(rows), ray.put(pickle.dumps(target, protocol=5)), fitter)
+        options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0}
+        self._actor_class: Any = ray.remote(**options)(Worker)
+        self._actors: dict[int, Any] = {}
+        self._starting: dict[Any, int] = {}
+        self._running: dict[Any, tuple[int, int, Proposal, float]] = {}
+        self._task: tuple[Any, ...] = ()
+        self._lost = 0
+
+    def start(self, problem: Problem, folds: Sequence[Any]) -> None:
+        """Make all of them ready for a problem. Raises InfrastructureError where they do not get ready."""
+        import ray
+
+        self._lost = 0
+        self._task = (problem, ray.put(folds), self.count)
+        for worker in range(self.count):
+            if worker not in self._actors:
+                self._actors[worker] = self._actor_class.remote(worker, *self._holds)
+        self._starting = {actor.start.remote(*self._task): worker for worker, actor in self._actors.items()}
+        try:
+            ray.get(list(self._starting), timeout=_START_TIMEOUT_S)
+        except ray.exceptions.GetTimeoutError:
+            free = ray.available_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
+            raise InfrastructureError(
+                f"Ray did not start {self.count} search workers within {_START_TIMEOUT_S:g} s ({free:g} CPUs are "
+                "free): lower `search.workers`, or bring more cores."
+            ) from None
+        except ray.exceptions.RayError as error:
+            raise InfrastructureError(f"A search worker died while it started: {_told(error)}.") from error
+        self._starting = {}
+
+    def send(self, worker: int, number: int, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> None:
+        """Give a worker that is ready a proposal."""
+        call = self._actors[worker].evaluate.remote(proposal, folds, limit_s)
+        self._running[call] = (worker, number, proposal, self.clock.monotonic_s())
+
+    def receive(self, timeout_s: float) -> list[Done | Ready]:
+        """The next answer, and who is ready for more; nothing after `timeout_s` seconds."""
+        import ray
+
+        if self._lost > LOST_PER_WORKER * self.count:
+            raise InfrastructureError(
+                f"Search workers died {self._lost} times, and new ones do not cure it: look at the failures of the "
+                "trials. Free memory, lower `search.workers`, or leave out the family they have in common."
+            )
+        done, _ = ray.wait([*self._running, *self._starting], timeout=timeout_s)
+        for call in done:
+            if call in self._starting:
+                return self._started(call)
+            worker, number, proposal, began_s = self._running.pop(call)
+            try:
+                return [Ready(worker), Done(number, ray.get(call))]
+            except Exception as error:
+                self._replace(worker)
+                return [Done(number, self._lost_with(worker, proposal, began_s, error))]
+        return []
+
+    def stop(self, worker: int) -> None:
+        """End what a worker is at; it is `Ready` again some time later."""
+        self._running = {call: sent for call, sent in self._running.items() if sent[0] != worker}
+        self._replace(worker)
+
+    def inside(self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float) -> Iterator[Evaluated]:
+        """Run a loop in worker 0; yield what it yields, and a failure at last where it breaks or does not end."""
+        import ray
+
+        stream = self._actors[0].inside.options(num_returns="streaming").remote(loop, told, seconds, grace_s)
+        last_s = self.clock.monotonic_s()
+        # Until the first answer, None, the worker imports the engine's libraries, which is not search time.
+        end_s = last_s + _START_TIMEOUT_S
+        ended = False
+        try:
+            while not ended:
+                done, _ = ray.wait([stream], timeout=max(0.0, end_s - self.clock.monotonic_s()))
+                if not done:
+                    text = "the engine's own loop was stopped: it went on after its time was over"
+                    yield self._without_score(0, {}, last_s, Failure.of(Cause.TIME, text))
+                    return
+                try:
+                    evaluated = ray.get(next(stream))
+                except StopIteration:
+                    ended = True
+                    return
+                except Exception as error:
+                    # An error of the loop's own, and the worker goes on.
+                    ended = _cause(error) is Cause.ENGINE_ERROR
+                    yield self._lost_with(0, Proposal({}), last_s, error)
+                    return
+                last_s = self.clock.monotonic_s()
+                if evaluated is None:
+                    end_s = last_s + seconds + grace_s + _LOOP_SILENCE_S
+                else:
+                    yield evaluated
+        finally:
+            if not ended:
+                self._replace(0)
+
+    def close(self) -> None:
+        """End all of them."""
+        for worker in list(self._actors):
+            self._kill(worker)
+
+    def _started(self, call: Any) -> list[Done | Ready]:
+        import ray
+
+        worker = self._starting.pop(call)
+        try:
+            ray.get(call)
+        except ray.exceptions.RayError:
+            self._replace(worker)
+            return self.receive(0.0)
+        return [Ready(worker)]
+
+    def _replace(self, worker: int) -> None:
+        """A new actor in a lost one's place; it can be sent something when it is ready."""
+        import ray
+
+        self._kill(worker)
+        self._lost += 1
+        if not ray.is_initialized():
+            return
+        self._actors[worker] = self._actor_class.remote(worker, *self._holds)
+        self._starting[self._actors[worker].start.remote(*self._task)] = worker
+
+    def _kill(self, worker: int) -> None:
+        import ray
+
+        actor = self._actors.pop(worker, None)
+        # A session that has ended took its actors along, and Ray would start a new one to kill them in.
+        if actor is not None and ray.is_initialized():
+            ray.kill(actor, no_restart=True)
+
+    def _lost_with(self, worker: int, proposal: Proposal, began_s: float, error: Exception) -> Evaluated:
+        failure = Failure.of(_cause(error), _told(error))
+        return self._without_score(worker, proposal.configuration, began_s, failure)
+
+    def _without_score(self, worker: int, configuration: Configuration, began_s: float, failure: Failure) -> Evaluated:
+        duration_s = self.clock.monotonic_s() - began_s
+        return Evaluated(configuration=configuration, duration_s=duration_s, worker=worker, failure=failure)
+
+
+def _cause(error: Exception) -> Cause:
+    """Of what a call of an actor raised; `engine_error` where the actor itself goes on."""
+    import ray
+
+    match error:
+        case ray.exceptions.OutOfMemoryError():
+            return Cause.MEMORY
+        case ray.exceptions.NodeDiedError():
+            return Cause.NODE_LOST
+        case ray.exceptions.RayActorError() | ray.exceptions.WorkerCrashedError():
+            return Cause.NODE_LOST if "node has died" in str(error) else Cause.WORKER_LOST
+        case InfrastructureError():
+            return Cause.WORKER_LOST
+        case _:
+            return Cause.ENGINE_ERROR
+
+
+def _told(error: Exception) -> Exception:
+    """Of an error of a worker's own code, Ray's text is a coloured traceback; the error itself says it better."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error

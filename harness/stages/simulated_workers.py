@@ -1,0 +1,168 @@
+"""Workers of the search that only remember: recorded trials, repeated in virtual time on any number of workers.
+
+In: recorded trials, a number of workers, a clock that moves when it is told to. Out: `SimulatedWorkers`, to which
+`stages.fleet` gives its work as to any other, and `Recorded`, what they remember.
+
+An engine proposes other configurations here than the ones that were recorded, so each is answered with the recorded
+trial that is nearest to it: of its family, by the distance of parameters on their scales. Two machines that replay the
+same trials with the same seed get the same search to the bit, for no real time enters it.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.clock import FakeClock
+from harness.errors import UsageError
+from harness.ports import Loop, Problem, Proposal
+from harness.records.candidate import Configuration, Evaluated, Trial
+from harness.records.run import Cause, Failure
+from harness.records.scenario import Scalar
+from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, family_named
+from harness.stages.fleet import Done, Ready
+
+_NOT_ITS_OWN = frozenset({Cause.TIME, Cause.WORKER_LOST, Cause.NODE_LOST})
+
+_OTHER_CHOICE = 1.0
+"""Distance of two choices that are not the same, where a whole range is 1 long."""
+
+
+class Recorded:
+    """Recorded trials, by what is nearest. Raises UsageError where there is none of a family that is asked for."""
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self._of_family: dict[str, list[Evaluated]] = {}
+        for trial in trials:
+            failure = trial.evaluated.failure
+            # Whether time ends a trial, or its machine, is not its own doing.
+            if trial.evaluated.is_whole or (failure is not None and failure.cause not in _NOT_ITS_OWN):
+                self._of_family.setdefault(str(trial.evaluated.configuration.get(FAMILY)), []).append(trial.evaluated)
+        self._places = {name: _placed(name, found) for name, found in self._of_family.items() if name != "None"}
+
+    def evaluate(self, proposal: Proposal, folds: Sequence[int] | None, worker: int) -> Evaluated:
+        """What became of the recorded configuration that is nearest to the proposed one."""
+        name = str(proposal.configuration[FAMILY])
+        if name not in self._places:
+            known = ", ".join(sorted(self._places)) or "none"
+            raise UsageError(
+                f"No recorded trial is of the family {name!r}, so nothing is known of one (recorded: {known}): record "
+                "more trials, or set `search.families` to those that were recorded."
+            )
+        place = _place(family_named(name), proposal.configuration)
+        nearest = int(np.argmin(((self._places[name] - place) ** 2).sum(axis=1)))
+        found = self._of_family[name][nearest]
+        scores = found.fold_scores if folds is None else tuple(found.fold_scores[fold] for fold in folds)
+        share = proposal.rows_share
+        if folds is not None:
+            share *= len(folds) / max(len(found.fold_scores), len(folds))
+        return found.model_copy(
+            update={
+                "configuration": proposal.configuration,
+                "fold_scores": () if found.failure else scores,
+                "duration_s": found.duration_s * share,
+                "fit_s": found.fit_s * share,
+                "rows_share": proposal.rows_share,
+                "worker": worker,
+            }
+        )
+
+
+class SimulatedWorkers:
+    """`stages.fleet.Workers` in virtual time."""
+
+    def __init__(self, recorded: Recorded, count: int, clock: FakeClock, target: NDArray[Any]) -> None:
+        self.count = count
+        self.clock = clock
+        self.target = target
+        self._recorded = recorded
+        self._under: list[tuple[float, int, int, int, Evaluated]] = []
+        """A heap: when it ends, when it was sent, by whom, which proposal, and its end."""
+        self._sent = 0
+        self._problem: Problem | None = None
+        self._told: list[Evaluated] = []
+        self._left = 0
+        self._end_s = self._grace_s = 0.0
+
+    def start(self, problem: Problem, folds: Sequence[Any]) -> None:
+        """Take up a problem."""
+        self._problem = problem
+        self._under = []
+
+    def send(self, worker: int, number: int, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> None:
+        """Give a worker a proposal."""
+        evaluated = _within(self._recorded.evaluate(proposal, folds, worker), limit_s)
+        self._sent += 1
+        # The order of equals is that in which they were sent.
+        ends_s = self.clock.monotonic_s() + evaluated.duration_s
+        heapq.heappush(self._under, (ends_s, self._sent, worker, number, evaluated))
+
+    def receive(self, timeout_s: float) -> list[Done | Ready]:
+        """The next answer, at its time."""
+        now_s = self.clock.monotonic_s()
+        if not self._under or self._under[0][0] > now_s + timeout_s:
+            self.clock.sleep(timeout_s)
+            return []
+        ends_s, _, worker, number, evaluated = heapq.heappop(self._under)
+        self.clock.sleep(ends_s - now_s)
+        return [Ready(worker), Done(number, evaluated)]
+
+    def stop(self, worker: int) -> None:
+        """End what a worker is at."""
+        self._under = [entry for entry in self._under if entry[2] != worker]
+        heapq.heapify(self._under)
+
+    def attempt(self, configuration: Configuration) -> Evaluated | None:
+        """As `ports.Workbench`, for an engine whose loop runs inside."""
+        if self._told:
+            return self._told.pop(0)
+        left_s = self._end_s - self.clock.monotonic_s()
+        if self._left <= 0 or left_s <= 0:
+            return None
+        self._left -= 1
+        evaluated = _within(self._recorded.evaluate(Proposal(configuration), None, 0), left_s + self._grace_s)
+        self.clock.sleep(evaluated.duration_s)
+        return evaluated
+
+    def inside(self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float) -> Iterator[Evaluated]:
+        """Run a loop here, with this as its workbench."""
+        assert self._problem is not None
+        self._told, self._left = list(told), self._problem.trials - len(told)
+        self._end_s, self._grace_s = self.clock.monotonic_s() + seconds, grace_s
+        yield from loop(self, self._problem)
+
+
+def _within(evaluated: Evaluated, limit_s: float) -> Evaluated:
+    """The same, or its end by the limit."""
+    if evaluated.duration_s <= limit_s:
+        return evaluated
+    failure = Failure.of(Cause.TIME, f"stopped after its limit of {limit_s:.3g} s")
+    return evaluated.model_copy(update={"fold_scores": (), "duration_s": limit_s, "failure": failure})
+
+
+def _placed(name: str, found: Sequence[Evaluated]) -> NDArray[np.float64]:
+    family = family_named(name)
+    return np.array([_place(family, evaluated.configuration) for evaluated in found])
+
+
+def _place(family: Family, configuration: Configuration) -> NDArray[np.float64]:
+    """Where a configuration lies in the unit cube of its family; of a choice each value has an axis of its own."""
+    found: list[float] = []
+    for parameter in family.parameters:
+        value = configuration.get(parameter.name, parameter.default)
+        if isinstance(parameter, Choice):
+            found += [math.sqrt(_OTHER_CHOICE / 2) * (value == choice) for choice in parameter.choices]
+        else:
+            found.append(_share(parameter, value))
+    return np.array(found)
+
+
+def _share(parameter: Parameter, value: Scalar) -> float:
+    assert isinstance(parameter, FloatRange | IntegerRange)
+    low, high, at = float(parameter.low), float(parameter.high), float(value)
+    if parameter.log:
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    return (at - low) / (high - low)

@@ -1,0 +1,352 @@
+"""The supervisor: runs trials in a process of their own, and holds each to its limits from outside.
+
+In: the training rows, a problem, proposals with their limits. Out: `supervised`, and an `Evaluated` per proposal,
+whatever it does: sleeps in C, ignores signals, forks, allocates without end, or takes its process along.
+
+Three processes stand one under the other. Who asks (a worker of the fleet) holds a `Supervised`. The supervisor below
+it has loaded the table and the libraries once, starts no thread, and forks. The trial process is the fork, which lives
+from trial to trial until it breaks a limit; then it is killed with all its descendants, and the next fork takes a few
+milliseconds, where a new Python with its libraries takes seconds.
+"""
+
+import ctypes
+import faulthandler
+import math
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.clock import SystemClock
+from harness.errors import InfrastructureError
+from harness.ports import Problem, Proposal
+from harness.process import ONE_THREAD, PR_SET_PDEATHSIG, child, log_tail
+from harness.records.candidate import Evaluated
+from harness.records.run import Cause, Failure
+from harness.units import Unit, format_number
+
+FITTER = "harness.stages.fitting:Fitter"
+"""The class that fits, by import path."""
+
+KILL_AFTER_S = 1.0
+"""How long a trial whose time is over, and which was told so, has before it is killed."""
+
+MEMORY_SHARE = 0.8
+"""Of a machine's free memory that the trials of all workers may have together, where no limit is given."""
+
+WATCH_S = 0.05
+"""How often a trial's memory is looked at."""
+
+START_S = 120.0
+_END_S = 5.0
+_POLL_S = 0.002
+_SET_CHILD_SUBREAPER = 36
+"""From `linux/prctl.h`: descendants whose parent has died become children of this process."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    problem: Problem
+    folds: Any
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    proposal: Proposal
+    folds: Sequence[int] | None
+    limit_s: float
+
+
+class Supervised:
+    """The way to a supervisor; made by `supervised`. Raises InfrastructureError where the supervisor itself is gone."""
+
+    def __init__(self, connection: "Connection[Any, Any]", process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self._connection = connection
+        self._process = process
+        self._log = log
+
+    def start(self, problem: Problem, folds: Any, workers: int) -> None:
+        """Make it ready for a problem; `workers` share the memory of this machine."""
+        self._ask(_Start(problem, folds, workers), START_S)
+
+    def evaluate(self, proposal: Proposal, folds: Sequence[int] | None = None, limit_s: float = math.inf) -> Evaluated:
+        """Fit and score a proposal on the folds of these numbers (None: all), within `limit_s` seconds."""
+        evaluated: Evaluated = self._ask(_Work(proposal, folds, limit_s), limit_s + KILL_AFTER_S + START_S)
+        return evaluated
+
+    def _ask(self, message: _Start | _Work, patience_s: float) -> Any:
+        try:
+            self._connection.send(message)
+            if not self._connection.poll(None if math.isinf(patience_s) else patience_s):
+                raise self._gone("does not answer")
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            # Its last words come after its end of the way was closed.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_S)
+            raise self._gone("is gone") from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _gone(self, how: str) -> InfrastructureError:
+        return InfrastructureError(f"The supervisor of the trials {how}. It said last:\n{log_tail(self._log)}")
+
+
+@contextmanager
+def supervised(worker: int, table: bytes, fitter: str = FITTER) -> Iterator[Supervised]:
+    """A supervisor for the trials of a worker on a table (pickled: frame, target, signature); gone with the block.
+
+    It ends by itself, and all that it started, as soon as this process is gone, however that ended.
+    """
+    ours, theirs = Pipe()
+    with tempfile.NamedTemporaryFile(delete=False) as file, ExitStack() as stack:
+        log = Path(file.name)
+        stack.callback(log.unlink, missing_ok=True)
+        command = [sys.executable, "-m", __name__, str(theirs.fileno()), fitter]
+        started = child(command, log=log, environment=ONE_THREAD, pass_fds=[theirs.fileno()])
+        process = stack.enter_context(started)
+        # Closed first: its sign to end in order, and not by a signal, which a trial's descendants would survive.
+        stack.enter_context(ours)
+        theirs.close()
+        with suppress(OSError):  # it did not start; whoever asks it first is told
+            ours.send((worker, table))
+        yield Supervised(ours, process, log)
+
+
+# What follows runs in the supervisor and, below `_work`, in the trial process.
+
+
+def supervise(connection: "Connection[Any, Any]", fitter: str) -> None:
+    """Answer until the other end is closed; then nothing is left that was started here."""
+    import pickle
+
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # It ends when the other end is closed, and ends what it started first.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent, trials = os.getppid(), None
+    with suppress(EOFError, OSError):
+        worker, table = connection.recv()
+        trials = _Trials(pkgutil.resolve_name(fitter)(worker, *pickle.loads(table)), connection)  # noqa: S301 - our own
+        del table
+        while True:
+            match connection.recv():
+                case _Start() as start:
+                    try:
+                        trials.start(start)
+                        connection.send(None)
+                    except Exception as error:
+                        connection.send(error)
+                case _Work() as work:
+                    connection.send(trials.run(work))
+    if trials is not None:
+        trials.end()
+    if os.getppid() != parent:  # nobody else removes its log
+        Path("/proc/self/fd/1").readlink().unlink(missing_ok=True)
+
+
+class _Trials:
+    """The trial process of a supervisor, forked when there is none."""
+
+    def __init__(self, fitter: Any, control: "Connection[Any, Any]") -> None:
+        self._fitter = fitter
+        self._control = control
+        self._clock = SystemClock()
+        self._memory_bytes = math.inf
+        self._pid = 0
+        self._pidfd = -1
+        self._way: Connection[Any, Any] | None = None
+        self._cpu_s = 0.0
+
+    def start(self, start: _Start) -> None:
+        self.end()  # it has the folds of the problem before
+        self._fitter.start(start.problem, start.folds)
+        self._memory_bytes = start.problem.memory_bytes or MEMORY_SHARE * free_memory_bytes() / start.workers
+
+    def run(self, work: _Work) -> Evaluated:
+        if self._way is None or wait([self._pidfd], 0):
+            self.end()  # it may have gone after its last answer
+            self._fork()
+        assert self._way is not None
+        self._way.send(work)
+        began_s, peak_bytes, cpu_s = self._clock.monotonic_s(), 0, self._cpu_s
+        while True:
+            spent_s = self._clock.monotonic_s() - began_s
+            left_s = work.limit_s + KILL_AFTER_S - spent_s
+            ready = wait([self._way, self._pidfd, self._control], max(0.0, min(WATCH_S, left_s)))
+            if self._control in ready:
+                raise EOFError  # nobody is told anything while a trial runs: the other end is gone
+            if self._way in ready:
+                with suppress(EOFError, OSError):
+                    evaluated: Evaluated = self._way.recv()
+                    self._cpu_s = _cpu_s(self._pid)
+                    # What it started and left running would take time and memory from the next one.
+                    _kill([pid for pid in _descendants(os.getpid()) if pid != self._pid])
+                    return evaluated
+            if ready:
+                failure = Failure.of(Cause.WORKER_LOST, f"the process of the trial {self._how_it_ended()}")
+            else:
+                used_bytes = _memory_bytes(self._pid)
+                peak_bytes, self._cpu_s = max(peak_bytes, used_bytes), max(self._cpu_s, _cpu_s(self._pid))
+                if used_bytes > self._memory_bytes:
+                    failure = Failure.of(Cause.MEMORY, self._too_much(used_bytes))
+                elif left_s <= 0:
+                    failure = Failure.of(
+                        Cause.TIME,
+                        f"killed {KILL_AFTER_S:g} s after its limit of {work.limit_s:.3g} s, which it did not heed",
+                    )
+                else:
+                    continue
+            spent_cpu_s = self._cpu_s - cpu_s
+            self.end()
+            return Evaluated(
+                configuration=work.proposal.configuration,
+                duration_s=self._clock.monotonic_s() - began_s,
+                worker=self._fitter.worker,
+                cpu_s=spent_cpu_s,
+                peak_memory_bytes=peak_bytes or None,
+                rows_share=work.proposal.rows_share,
+                failure=failure,
+            )
+
+    def end(self) -> None:
+        """Kill the trial process and every descendant, and reap them."""
+        deadline_s = self._clock.monotonic_s() + _END_S
+        while (left := _descendants(os.getpid())) and self._clock.monotonic_s() < deadline_s:
+            _kill(left)
+            # Children of children come here once their parents are reaped.
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            self._clock.sleep(_POLL_S)
+        if self._way is not None:
+            self._way.close()
+            os.close(self._pidfd)
+        self._way, self._pid, self._pidfd, self._cpu_s = None, 0, -1, 0.0
+
+    def _fork(self) -> None:
+        ours, theirs = Pipe()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self._control.close()
+            _work(self._fitter, theirs)
+        theirs.close()
+        self._way, self._pid, self._pidfd = ours, pid, os.pidfd_open(pid)
+
+    def _how_it_ended(self) -> str:
+        ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return "closed the way to it"
+        if ended.si_code == os.CLD_EXITED:
+            return f"ended itself, with status {ended.si_status}"
+        hint = ", as the kernel does where memory runs out" if ended.si_status == signal.SIGKILL else ""
+        return f"was ended by {signal.Signals(ended.si_status).name}{hint}"
+
+    def _too_much(self, used_bytes: float) -> str:
+        used, limit = (format_number(size, Unit.BYTES) for size in (used_bytes, self._memory_bytes))
+        return f"killed: it had {used} of memory, and its limit is {limit}"
+
+
+def _work(fitter: Any, way: "Connection[Any, Any]") -> None:
+    """The life of a trial process; it never returns."""
+    try:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        faulthandler.enable()
+        # Where memory runs out in spite of all, it is this process that goes, and not the run.
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
+        own = os.getpid()
+        while True:
+            work: _Work = way.recv()
+            _forget_peak()
+            evaluated = fitter.evaluate(work.proposal, work.folds, work.limit_s)
+            if os.getpid() != own:
+                os._exit(0)  # a trial that forked, and returned twice
+            way.send(evaluated.model_copy(update={"peak_memory_bytes": _peak_bytes()}))
+    except EOFError:
+        os._exit(0)
+    except BaseException:
+        faulthandler.dump_traceback()
+        os._exit(1)
+
+
+def free_memory_bytes() -> int:
+    """What processes may still take here: of the machine, or of the control group (version 2) that this runs in."""
+    free: int = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
+        most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, max(0, most - used))
+    return free
+
+
+def _descendants(pid: int) -> list[int]:
+    """Ids of all processes below one, from the kernel's own lists (psutil reads every process of the machine)."""
+    found: list[int] = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):
+                for below in map(int, (task / "children").read_text().split()):
+                    found += [below, *_descendants(below)]
+    return found
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _memory_bytes(trial: int) -> int:
+    """Of the trial process and all that it started; of those, pages that they share with others count in parts."""
+    total = 0
+    with suppress(OSError, ValueError, IndexError):
+        total = int(Path(f"/proc/{trial}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    for pid in _descendants(os.getpid()):
+        if pid != trial:
+            with suppress(OSError, ValueError):
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                total += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def _cpu_s(pid: int) -> float:
+    with suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system + times.children_user + times.children_system)
+    return 0.0
+
+
+def _forget_peak() -> None:
+    """From here on the kernel's own record of this process's most memory counts anew."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_bytes() -> int | None:
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return None
+
+
+if __name__ == "__main__":
+    # By its real name: what is pickled on the other side must be the same classes here.
+    from harness.stages.supervisor import supervise as _supervise
+
+    with Connection(int(sys.argv[1])) as _connection:
+        _supervise(_connection, sys.argv[2])

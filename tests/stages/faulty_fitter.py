@@ -1,0 +1,102 @@
+"""A fitter whose configurations do to their process whatever their family is called; it runs in trial processes."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from typing import Any
+
+import numpy as np
+import psutil
+
+from harness.records.candidate import Configuration
+from harness.stages.fitting import Fitter
+
+_C = ctypes.PyDLL(None)  # keeps the interpreter's lock, as code in C does that never gives it back
+
+
+class FaultyFitter(Fitter):
+    """Its pipelines answer 0.5, after they have done what the family says."""
+
+    def _build(self, configuration: Configuration) -> Any:
+        return _Pipeline(str(configuration["family"]), self)
+
+
+class _Pipeline:
+    def __init__(self, family: str, fitter: Fitter) -> None:
+        self._family = family
+        self._fitter = fitter
+
+    def fit(self, frame: Any, target: Any) -> None:
+        getattr(self, f"_{self._family}", lambda: None)()
+
+    def predict_proba(self, frame: Any) -> Any:
+        answer = os.getpid() / 2**23 if self._family == "pid" else 0.5
+        return np.full((len(frame), 2), answer)
+
+    def _sleep(self) -> None:
+        time.sleep(600)
+
+    def _sleep_in_c(self) -> None:
+        _C.sleep(600)
+
+    def _ignore_signals(self) -> None:
+        for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_IGN)
+        while True:
+            time.sleep(1)
+
+    def _swallow(self) -> None:
+        while True:
+            try:
+                time.sleep(600)
+            except Exception:
+                continue
+
+    def _fork(self) -> None:
+        """Leaves processes that do not end: one of a session of its own, one of a shell, and one that returns here."""
+        subprocess.Popen(["sleep", "600"], start_new_session=True)
+        subprocess.Popen("sleep 600 & sleep 600", shell=True)
+        os.fork()
+
+    def _fork_and_sleep(self) -> None:
+        self._fork()
+        time.sleep(600)
+
+    def _allocate(self) -> None:
+        held = []
+        while True:
+            held.append(np.ones(2**20))
+
+    def _allocate_in_a_child(self) -> None:
+        if os.fork() == 0:
+            self._allocate()
+        time.sleep(600)
+
+    def _use_memory(self) -> None:
+        np.ones(100 * 2**17).sum()  # 100 MiB, given back
+
+    def _burn(self) -> None:
+        ends_s = time.process_time() + 0.3
+        while time.process_time() < ends_s:
+            pass
+
+    def _die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _kill_worker(self) -> None:
+        psutil.Process().parents()[1].kill()
+        time.sleep(600)
+
+    def _crash(self) -> None:
+        ctypes.string_at(0)
+
+    def _exit(self) -> None:
+        os._exit(7)
+
+    def _leave(self) -> None:
+        raise SystemExit(3)
+
+    def _raise(self) -> None:
+        raise RuntimeError("the solver broke")

@@ -1,0 +1,194 @@
+"""Workers on a real Ray session: the budget is kept, and workers that die or dawdle cost a trial, not the search."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from harness.clock import SystemClock
+from harness.errors import InfrastructureError
+from harness.ports import Finished, Problem, Proposal, Workbench
+from harness.ray_session import ray_session
+from harness.records.candidate import Configuration, Evaluated
+from harness.records.run import Cause
+from harness.records.scenario import DataPlan
+from harness.stages import fleet as fleet_room
+from harness.stages import ray_workers as ray_workers_room
+from harness.stages.data import Table, load_table
+from harness.stages.fleet import SearchFleet
+from harness.stages.ray_workers import RayWorkers, ray_workers
+
+pytestmark = pytest.mark.timeout(300)
+
+LOGISTIC: Configuration = {"family": "logistic", "C": 1.0}
+
+
+def problem(trials: int = 6, seconds: float = 60.0) -> Problem:
+    return Problem("binary", "roc_auc", ("logistic",), 3, trials, seconds, 1)
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return load_table(DataPlan(source="sklearn:breast_cancer"), Path())
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(Path(__file__).parent))  # where trials find the faulty fitter
+        with ray_session(2):
+            # This file is no installed module: its functions travel by value.
+            pickling: Any = ray.cloudpickle
+            pickling.register_pickle_by_value(sys.modules[__name__])
+            yield
+            pickling.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(scope="module")
+def workers(session: None, table: Table) -> Iterator[RayWorkers]:
+    with ray_workers(table, 2, SystemClock(), "faulty_fitter:FaultyFitter") as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(workers: RayWorkers, table: Table) -> SearchFleet:
+    return SearchFleet(workers, table.target[table.train])
+
+
+def asked(fleet: SearchFleet, *families: str, trials: int = 6, seconds: float = 60.0) -> list[Finished]:
+    fleet.start(problem(trials, seconds))
+    left = iter(families)
+    return list(fleet.evaluate(lambda: next((Proposal({"family": family}) for family in left), None)))
+
+
+def causes(found: list[Finished]) -> list[tuple[object, Cause]]:
+    failures = [(one.evaluated.configuration["family"], one.evaluated.failure) for one in found]
+    return [(family, failure.cause) for family, failure in failures if failure is not None]
+
+
+def test_real_configurations_are_scored_by_real_workers(session: None, table: Table) -> None:
+    with ray_workers(table, 1, SystemClock()) as workers:
+        fleet = SearchFleet(workers, table.target[table.train])
+        fleet.start(problem())
+        found = list(fleet.evaluate(lambda: Proposal(LOGISTIC)))
+    assert len(found) == 6
+    assert all(one.evaluated.failure is None for one in found)
+    assert len({one.evaluated.fold_scores for one in found}) == 1
+    assert found[0].evaluated.score == pytest.approx(0.99, abs=0.01)
+
+
+def test_trials_are_bounded_and_all_workers_take_part(fleet: SearchFleet) -> None:
+    found = asked(fleet, *["quick"] * 40, trials=20)
+    assert len(found) == 20
+    assert {one.evaluated.worker for one in found} == {0, 1}
+
+
+def test_a_trial_that_is_killed_costs_its_trial_and_the_search_goes_on(fleet: SearchFleet) -> None:
+    found = asked(fleet, "quick", "die", "quick", "crash", "quick", "quick")
+    assert len(found) == 6
+    assert sorted(causes(found)) == [("crash", Cause.WORKER_LOST), ("die", Cause.WORKER_LOST)]
+
+
+def test_a_whole_search_is_over_in_time_whatever_its_trials_do(fleet: SearchFleet) -> None:
+    fleet.start(problem(10, 2.0))
+    families = iter(["sleep_in_c", "ignore_signals"])
+    began_s = time.monotonic()
+    found = list(fleet.evaluate(lambda: Proposal({"family": next(families, "quick")})))
+    assert time.monotonic() - began_s < 2.0 + 5.0
+    assert sorted(causes(found)) == [("ignore_signals", Cause.TIME), ("sleep_in_c", Cause.TIME)]
+
+
+def test_an_actor_that_is_killed_is_replaced_and_the_others_go_on(fleet: SearchFleet) -> None:
+    found = asked(fleet, "quick", "kill_worker", *["burn"] * 12, "quick", trials=15)
+    assert len(found) == 15
+    assert causes(found) == [("kill_worker", Cause.WORKER_LOST)]
+
+
+def test_workers_that_keep_dying_end_the_search_with_every_loss_recorded(
+    fleet: SearchFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_workers_room, "LOST_PER_WORKER", 1)
+    fleet.start(problem(100))
+    found: list[Finished] = []
+    with pytest.raises(InfrastructureError, match=r"Search workers died \d+ times"):
+        for one in fleet.evaluate(lambda: Proposal({"family": "kill_worker"})):
+            found.append(one)
+    assert len(found) >= 3
+    assert {cause for _, cause in causes(found)} == {Cause.WORKER_LOST}
+
+
+def test_a_search_that_is_left_early_leaves_no_worker_busy(fleet: SearchFleet) -> None:
+    fleet.start(problem())
+    families = iter(["quick", "sleep"])
+    running = fleet.evaluate(lambda: Proposal({"family": next(families, "sleep")}))
+    next(running)
+    running.close()  # type: ignore[attr-defined]
+    assert len(asked(fleet, "quick", "quick")) == 2
+
+
+def quick_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
+    while (evaluated := workbench.attempt({"family": "quick"})) is not None:
+        yield evaluated
+
+
+def faulty_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
+    for family in ("quick", "die", "sleep", "quick"):
+        evaluated = workbench.attempt({"family": family})
+        if evaluated is not None:
+            yield evaluated
+
+
+def deadly_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
+    yield next(iter(quick_loop(workbench, problem)))
+    time.sleep(1)  # what a worker gave may be lost where it dies in the same moment
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def endless_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
+    yield next(iter(quick_loop(workbench, problem)))
+    time.sleep(600)
+
+
+def broken_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
+    raise ValueError("this engine is broken")
+    yield
+
+
+def test_an_engines_own_loop_runs_in_one_worker_within_the_trials(fleet: SearchFleet) -> None:
+    fleet.start(problem())
+    found = list(fleet.inside(quick_loop))
+    assert len(found) == 6
+    assert [one.asked for one in found] == list(range(6))
+    assert {one.evaluated.worker for one in found} == {0}
+
+
+def test_a_trial_that_is_killed_or_out_of_time_costs_an_engines_loop_that_trial_only(fleet: SearchFleet) -> None:
+    fleet.start(Problem("binary", "roc_auc", ("logistic",), 3, 6, 60.0, 1, trial_seconds=0.5))
+    found = list(fleet.inside(faulty_loop))
+    assert len(found) == 4
+    assert causes(found) == [("die", Cause.WORKER_LOST), ("sleep", Cause.TIME)]
+
+
+def test_a_loop_that_dies_dawdles_or_raises_ends_with_a_failure(
+    fleet: SearchFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.start(problem())
+    _, lost = fleet.inside(deadly_loop)
+    assert lost.evaluated.failure is not None
+    assert lost.evaluated.failure.cause is Cause.WORKER_LOST
+    monkeypatch.setattr(fleet_room, "GRACE_S", 0.2)
+    fleet.start(problem(seconds=0.5))
+    _, late = fleet.inside(endless_loop)
+    assert late.evaluated.failure is not None
+    assert late.evaluated.failure.cause is Cause.TIME
+    fleet.start(problem())
+    (broken,) = fleet.inside(broken_loop)
+    assert broken.evaluated.failure is not None
+    assert broken.evaluated.failure.cause is Cause.ENGINE_ERROR
+    assert "this engine is broken" in broken.evaluated.failure.message
