@@ -15,10 +15,11 @@ import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.records.arrivals import Poisson
+from harness.records.cell import cells
 from harness.records.ledger import StepEntry
 from harness.records.load import NEVER, GeneratorHealth, Outcome, Step
 from harness.records.run import CellResult, CellState, Run
-from harness.records.scenario import Scenario, cells
+from harness.records.scenario import Scenario
 from harness.stages.host import fingerprint
 from harness.stats.arrivals import due_ns
 from harness.store.database import Database
@@ -39,7 +40,7 @@ assert len(read_findings(find_run(Path(sys.argv[1]), "made-up")).results) == int
 SCENARIO = Scenario.model_validate(
     {
         "question": "What does a report cost?",
-        "data": {"source": "sklearn:iris"},
+        "data": [{"source": "sklearn:iris"}],
         "search": {"engines": ["random_search"]},
         "serve": [{"target": "null"}],
         "load": {"objective": {"p99_s": 0.05}},

@@ -18,8 +18,10 @@ from harness.engines.random_search import RandomSearch
 from harness.ports import Engine, Problem, Proposal
 from harness.ray_session import ray_session
 from harness.records.candidate import Evaluated, Trial
+from harness.records.cell import cells
 from harness.records.run import Host, Run
-from harness.records.scenario import DataPlan, Scenario, SearchPlan, cells
+from harness.records.scenario import Scenario, SearchPlan
+from harness.records.table import DataPlan
 from harness.space.families import families_for
 from harness.stages.data import load_table
 from harness.stages.fitting import Fitter

@@ -16,7 +16,7 @@ from harness.ports import Predictor
 from harness.process import die_with_parent
 from harness.records.candidate import Candidate
 from harness.records.rows import Batch
-from harness.records.scenario import DataPlan
+from harness.records.table import DataPlan
 from harness.serving.protocol import decode_request
 from harness.stages.export import exported, loaded
 from harness.store.bundle import read_bundle, write_bundle

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from harness.errors import UsageError, did_you_mean
-from harness.records.scenario import Scalar
+from harness.records.words import Scalar
 
 Kind = Literal["engines", "runtimes", "targets", "shapes", "exporters"]
 KINDS: tuple[Kind, ...] = ("engines", "runtimes", "targets", "shapes", "exporters")

@@ -18,7 +18,7 @@ from harness.records.candidate import Configuration, Endpoint, Evaluated, Signat
 from harness.records.finding import Document
 from harness.records.load import Rung, Step
 from harness.records.rows import Batch, Prediction
-from harness.records.scenario import Metric, Task
+from harness.records.words import Metric, Task
 
 SklearnPipeline: TypeAlias = Any
 """A scikit-learn Pipeline; scikit-learn has no types."""

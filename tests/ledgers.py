@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness.analysis.reduce import reduce_step
 from harness.analysis.validity import judged
 from harness.records.candidate import Artifact, Candidate, Check, Column, Evaluated, Signature, Trial
+from harness.records.cell import Cell, cells
 from harness.records.ledger import Ledger, StepEntry
 from harness.records.load import (
     EXCHANGE_COLUMNS,
@@ -26,8 +27,11 @@ from harness.records.load import (
     StepResult,
     WorkerHealth,
 )
+from harness.records.refit import Refit
 from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Roofline, Run
-from harness.records.scenario import BASELINE, Cell, Metric, Scenario, cells
+from harness.records.scenario import Scenario
+from harness.records.table import TableEntry
+from harness.records.words import BASELINE, Metric
 
 REST_S = 0.002
 """Median latency of an idle cell."""
@@ -39,7 +43,7 @@ def scenario(**changes: object) -> Scenario:
     """A binary question with two engines, one runtime and one target; `changes` replace top-level keys."""
     told: dict[str, object] = {
         "question": "Which model should serve the breast-cancer table?",
-        "data": {"source": "sklearn:breast_cancer"},
+        "data": [{"source": "sklearn:breast_cancer"}],
         "search": {"engines": ["optuna_search", "random_search"], "metric": "roc_auc", "trials": 6},
         "expect": {"score_at_least": 0.9},
         "serve": [{"target": "asgi", "runtimes": ["onnx"]}],
@@ -119,6 +123,21 @@ def step_entry(step: Step, columns: Exchanges, **changes: object) -> StepEntry:
     return entry.model_copy(update=changes)
 
 
+def table_entry(name: str, source: str) -> TableEntry:
+    """A binary table of which nothing is to be said."""
+    return TableEntry(
+        name=name,
+        source=source,
+        task="binary",
+        metric="roc_auc",
+        classes=("no", "yes"),
+        train_rows=426,
+        holdout_rows=143,
+        columns={"number": 30},
+        sha256="c" * 64,
+    )
+
+
 class Story:
     """A run in the making: say what happened, then ask for its ledger and its reduced steps."""
 
@@ -127,6 +146,7 @@ class Story:
         self.plan: tuple[Cell, ...] = cells(self.scenario, tuple(bare_targets))
         self.results: dict[str, CellResult] = {}
         self.trials: list[Trial] = []
+        self.refits: list[Refit] = []
         self.candidates: list[Candidate] = []
         self.checks: list[Check] = []
         self.steps: list[StepEntry] = []
@@ -286,9 +306,11 @@ class Story:
                 target_cores=target_cores,
             ),
             scenario=self.scenario,
+            tables=tuple(table_entry(str(plan.name), plan.source) for plan in self.scenario.tables),
             plan=self.plan,
             results=tuple(self.results.values()),
             trials=tuple(self.trials),
+            refits=tuple(self.refits),
             candidates=tuple(self.candidates),
             checks=tuple(self.checks),
             steps=tuple(self.steps),

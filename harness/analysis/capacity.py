@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.records.cell import Cell
 from harness.records.finding import Capacity, Estimate
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
-from harness.records.scenario import Cell, Objective
+from harness.records.scenario import Objective
 from harness.units import Unit, format_number
 
 SHORTFALL = 0.01

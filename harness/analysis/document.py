@@ -15,7 +15,7 @@ from harness.analysis.validity import judged
 from harness.records.finding import Chart, Document, Section, Table
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
-from harness.records.scenario import EXTERNAL
+from harness.records.words import EXTERNAL
 from harness.stats.quantile import SLOTS, sample_floor
 from harness.store.exchanges import read_exchanges, refuse_altered
 from harness.store.runs import RunFolder
@@ -40,7 +40,7 @@ def document(found: Findings) -> Document:
     warnings = tuple(_warnings(found))
     return Document(
         title=found.ledger.scenario.question,
-        recommendation=found.ranking.sentence,
+        recommendation=found.recommendation.sentence,
         warnings=warnings,
         sections=tuple(_sections(found)),
         summary=summary(found, warnings).model_dump(mode="json"),
@@ -162,8 +162,8 @@ def _warnings(found: Findings) -> Iterator[str]:
 
 def _method(found: Findings) -> Iterator[str]:
     scenario, host = found.ledger.scenario, found.ledger.host
-    data, load = scenario.data, scenario.load
-    if data is not None:
+    load = scenario.load
+    for data in scenario.tables:
         yield (
             f"Data: {data.source}, predicting {data.target}; {data.holdout:.0%} of the rows were kept away from the "
             "search and score the candidates. Score intervals are 95 % bootstrap intervals over these rows."

@@ -10,14 +10,15 @@ from functools import cached_property
 
 from harness.analysis.capacity import capacities
 from harness.analysis.gate import verdict
-from harness.analysis.ranking import ranking
+from harness.analysis.recommendation import recommendation
 from harness.errors import ExitCode
 from harness.records.candidate import Trial, better
-from harness.records.finding import Answer, Capacity, Ranking, Verdict
+from harness.records.cell import Cell
+from harness.records.finding import Answer, Capacity, Recommendation, Verdict
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
 from harness.records.run import CellResult
-from harness.records.scenario import ROOFLINE, Cell, Metric
+from harness.records.words import ROOFLINE, Metric
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Findings:
     ledger: Ledger
     results: tuple[StepResult, ...]
     capacities: tuple[Capacity, ...]
-    ranking: Ranking
+    recommendation: Recommendation
     verdict: Verdict
 
     @cached_property
@@ -49,7 +50,7 @@ class Findings:
             return ExitCode.NOT_TRUSTWORTHY
         if self.verdict.answer is Answer.FAIL:
             return ExitCode.GATE_FAILED
-        answered = self.ranking.recommended is not None
+        answered = self.recommendation.recommended is not None
         if self.ledger.scenario.search is None:
             answered = any(result.throughput_rps is not None for result in self.results)
         return ExitCode.GOOD if answered else ExitCode.NOT_TRUSTWORTHY
@@ -63,8 +64,8 @@ class Findings:
     @property
     def recommended_cell(self) -> Capacity | None:
         """The served cell of the recommendation; of a run that serves no candidate, the best of the user's own."""
-        for standing in self.ranking.standings:
-            if standing.candidate == self.ranking.recommended:
+        for standing in self.recommendation.standings:
+            if standing.candidate == self.recommendation.recommended:
                 return standing.capacity
         if any(one.candidate is not None for one in self.capacities):
             return None
@@ -105,5 +106,5 @@ class Findings:
 def findings(ledger: Ledger, results: Sequence[StepResult]) -> Findings:
     """Conclude everything that a run's records support."""
     carried = capacities(ledger, results)
-    ranked = ranking(ledger, carried, results)
+    ranked = recommendation(ledger, carried, results)
     return Findings(ledger, tuple(results), carried, ranked, verdict(ledger, ranked, carried, results))

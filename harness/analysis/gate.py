@@ -1,6 +1,6 @@
 """The gates of a run: pass, fail, or inconclusive.
 
-In: ledger, ranking, capacities and steps. Out: `Verdict`; and `known_gates`, what a scenario asks.
+In: ledger, recommendation, capacities and steps. Out: `Verdict`; and `known_gates`, what a scenario asks.
 
 A gate is decided by the value of its figure, as the scenario's author wrote a bound for a value. Where the figure did
 not earn a number the gate is inconclusive, with the reason: a gate without data must not pass. So it is where a
@@ -9,12 +9,13 @@ capacity is only known to be at least something, and the bound lies above that.
 
 from collections.abc import Sequence
 
-from harness.analysis.ranking import failed_checks
+from harness.analysis.recommendation import failed_checks
 from harness.records.candidate import MINIMISED
-from harness.records.finding import Answer, Capacity, Estimate, GateVerdict, Ranking, Verdict
+from harness.records.finding import Answer, Capacity, Estimate, GateVerdict, Recommendation, Verdict
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
-from harness.records.scenario import Gate, Measure, Scenario
+from harness.records.scenario import Gate, Scenario
+from harness.records.words import Measure
 from harness.units import Unit, format_bound, format_number
 
 EXPECTED_SCORE = "expected-score"
@@ -48,18 +49,20 @@ def known_gates(scenario: Scenario) -> tuple[Gate, ...]:
     return (*implied, *scenario.gates)
 
 
-def verdict(ledger: Ledger, ranking: Ranking, capacities: Sequence[Capacity], results: Sequence[StepResult]) -> Verdict:
+def verdict(
+    ledger: Ledger, recommendation: Recommendation, capacities: Sequence[Capacity], results: Sequence[StepResult]
+) -> Verdict:
     """What became of each gate, in the order of `known_gates`."""
     judged = []
     for gate in known_gates(ledger.scenario):
         if gate.name == EXPECTED_SCORE:
-            estimate, whose = _expected_score(ranking)
+            estimate, whose = _expected_score(recommendation)
         elif gate.name == OBJECTIVE:
-            estimate, whose = _objective(ledger, ranking, capacities, results)
+            estimate, whose = _objective(ledger, recommendation, capacities, results)
         elif gate.measure == "score":
-            estimate, whose = _score_of(gate, ranking)
+            estimate, whose = _score_of(gate, recommendation)
         else:
-            estimate, whose = _served(gate, ledger, ranking, capacities, results)
+            estimate, whose = _served(gate, ledger, recommendation, capacities, results)
         judged.append(judge(gate.name, estimate, *bound_of(gate), whose))
     return Verdict(gates=tuple(judged))
 
@@ -109,29 +112,29 @@ def bound_of(gate: Gate) -> tuple[float, str]:
     return gate.at_most or 0.0, "at_most"
 
 
-def _expected_score(ranking: Ranking) -> tuple[Estimate, str]:
+def _expected_score(recommendation: Recommendation) -> tuple[Estimate, str]:
     """Of the recommended candidate, else of the best there is; standings are in that order."""
-    if not ranking.standings:
+    if not recommendation.standings:
         return _no(Unit.SCORE, "There is no candidate."), "the recommended candidate"
-    first = ranking.standings[0]
+    first = recommendation.standings[0]
     return first.score, first.candidate
 
 
-def _score_of(gate: Gate, ranking: Ranking) -> tuple[Estimate, str]:
+def _score_of(gate: Gate, recommendation: Recommendation) -> tuple[Estimate, str]:
     origin = gate.candidate
     if origin is None:
-        return _expected_score(ranking)
-    for standing in ranking.standings:
+        return _expected_score(recommendation)
+    for standing in recommendation.standings:
         if standing.candidate == origin:
             return standing.score, origin
     return _no(Unit.SCORE, f"{origin} did not end in a candidate."), origin
 
 
 def _objective(
-    ledger: Ledger, ranking: Ranking, capacities: Sequence[Capacity], results: Sequence[StepResult]
+    ledger: Ledger, recommendation: Recommendation, capacities: Sequence[Capacity], results: Sequence[StepResult]
 ) -> tuple[Estimate, str]:
     """The capacity of the recommended cell, else the highest of all cells that were loaded."""
-    recommended = _recommended_cell(ranking)
+    recommended = _recommended_cell(recommendation)
     if recommended is not None:
         return recommended.rate, recommended.candidate or recommended.target
     loaded = _loaded(ledger, capacities, results)
@@ -147,8 +150,8 @@ def _objective(
     return best.rate, best.candidate or best.target
 
 
-def _recommended_cell(ranking: Ranking) -> Capacity | None:
-    recommended = (one.capacity for one in ranking.standings if one.candidate == ranking.recommended)
+def _recommended_cell(recommendation: Recommendation) -> Capacity | None:
+    recommended = (one.capacity for one in recommendation.standings if one.candidate == recommendation.recommended)
     return next((capacity for capacity in recommended if capacity is not None), None)
 
 
@@ -164,14 +167,18 @@ def _loaded(ledger: Ledger, capacities: Sequence[Capacity], results: Sequence[St
 
 
 def _served(
-    gate: Gate, ledger: Ledger, ranking: Ranking, capacities: Sequence[Capacity], results: Sequence[StepResult]
+    gate: Gate,
+    ledger: Ledger,
+    recommendation: Recommendation,
+    capacities: Sequence[Capacity],
+    results: Sequence[StepResult],
 ) -> tuple[Estimate, str]:
     unit = UNITS[gate.measure]
-    matching = _matching(gate, ranking, capacities, _loaded(ledger, capacities, results))
+    matching = _matching(gate, recommendation, capacities, _loaded(ledger, capacities, results))
     if not matching:
-        if gate.candidate is None and ranking.recommended is None:
+        if gate.candidate is None and recommendation.recommended is None:
             return _no(unit, "No candidate was recommended."), "the recommended candidate"
-        return _no(unit, "It was not served that way."), gate.candidate or ranking.recommended or "the candidate"
+        return _no(unit, "It was not served that way."), gate.candidate or recommendation.recommended or "the candidate"
     best = _highest(matching)
     whose = " ".join(part for part in (best.candidate, best.runtime, best.target) if part)
     if gate.measure == "capacity_rps":
@@ -197,14 +204,14 @@ def _deciding_step(capacity: Capacity, results: Sequence[StepResult]) -> StepRes
 
 
 def _matching(
-    gate: Gate, ranking: Ranking, capacities: Sequence[Capacity], loaded: Sequence[Capacity]
+    gate: Gate, recommendation: Recommendation, capacities: Sequence[Capacity], loaded: Sequence[Capacity]
 ) -> list[Capacity]:
     """The cells a gate speaks of; what it leaves out is taken from the recommended cell, else from all `loaded`."""
     bare = [one for one in capacities if one.target == gate.target and one.candidate is None]
     if bare or all(one.candidate is None for one in capacities):
         return [one for one in bare or capacities if gate.target in {None, one.target}]
-    recommended = _recommended_cell(ranking)
-    origin = gate.candidate or ranking.recommended
+    recommended = _recommended_cell(recommendation)
+    origin = gate.candidate or recommendation.recommended
     # A server so slow that nothing can be recommended must fail a gate on its speed, not leave it without data.
     own = loaded if origin is None else [one for one in capacities if one.candidate == origin]
     asked = [one for one in own if gate.runtime in {None, one.runtime} and gate.target in {None, one.target}]

@@ -101,7 +101,7 @@ def closed_load(found: Findings) -> Lines | None:
 
 def candidates(found: Findings) -> Rows | None:
     """Score, capacity and p99 of the candidates, side by side; None without candidates."""
-    standings = found.ranking.standings
+    standings = found.recommendation.standings
     if not standings:
         return None
     metric = found.metric or "score"
@@ -113,7 +113,7 @@ def candidates(found: Findings) -> Rows | None:
             capacity = standing.capacity
             dots.append(_rate_dot(capacity) if capacity else Dot(None, "never loaded"))
             dots.append(_dot(capacity.p99, "none") if capacity else Dot(None, "never loaded"))
-        recommended = standing.candidate == found.ranking.recommended
+        recommended = standing.candidate == found.recommendation.recommended
         rows.append(
             Row((standing.candidate, f"({standing.family})"), tuple(dots), filled=standing.on_front, bold=recommended)
         )
@@ -234,7 +234,7 @@ def micro(found: Findings) -> Lines | None:
 def _shown_cells(found: Findings, mode: str) -> tuple[list[str], int]:
     """Cells with steps of a mode, and how many are left out: recommended first, each candidate's best, by rate."""
     own = [one for one in found.capacities if found.steps_of(one.cell, mode)]
-    best = {standing.capacity.cell for standing in found.ranking.standings if standing.capacity is not None}
+    best = {standing.capacity.cell for standing in found.recommendation.standings if standing.capacity is not None}
     recommended = found.recommended_cell
 
     def place(one: Capacity) -> tuple[bool, bool, float]:
@@ -278,11 +278,11 @@ def _open_title(found: Findings) -> str:
 
 
 def _candidates_title(found: Findings, front: int) -> str:
-    total = len(found.ranking.standings)
+    total = len(found.recommendation.standings)
     on_front = f"{front} of {total} candidates {'is' if front == 1 else 'are'} on the front"
-    if found.ranking.recommended is None:
+    if found.recommendation.recommended is None:
         return f"No candidate can be recommended; {on_front}"
-    return f"{shortened(found.ranking.recommended)} is recommended; {on_front}"
+    return f"{shortened(found.recommendation.recommended)} is recommended; {on_front}"
 
 
 def _tail_title(found: Findings, cell: Capacity, steps: Sequence[StepResult]) -> str:

@@ -14,7 +14,7 @@ from harness.records.candidate import Check
 from harness.records.finding import Answer
 from harness.records.ledger import Ledger
 from harness.records.load import Latency, StepResult
-from harness.records.scenario import Measure
+from harness.records.words import Measure
 
 _FAR = 1e9
 """Beyond any bound: seconds, requests a second, or an error of a regression."""

@@ -6,10 +6,12 @@ objective chooses one.
 
 from collections.abc import Sequence
 
+from harness.records.cell import Cell
 from harness.records.finding import Capacity
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
-from harness.records.scenario import ROOFLINE, Cell, Objective
+from harness.records.scenario import Objective
+from harness.records.words import ROOFLINE
 from harness.units import Unit, format_bound, format_number
 
 

@@ -8,13 +8,13 @@ from typing import Literal
 
 from harness.analysis.capacity import throughput_estimate
 from harness.analysis.findings import Findings
-from harness.analysis.ranking import failed_checks
+from harness.analysis.recommendation import failed_checks
 from harness.analysis.servers import speaking_step
 from harness.records.candidate import Configuration
 from harness.records.finding import Answer, Capacity, Estimate, GateVerdict
 from harness.records.frozen import Frozen
 from harness.records.load import StepResult
-from harness.records.scenario import Metric
+from harness.records.words import Metric
 from harness.units import Unit, format_bound, format_number
 
 VERSION: Literal[1] = 1
@@ -119,8 +119,8 @@ def summary(found: Findings, warnings: tuple[str, ...]) -> Summary:
             scenario_sha256=ledger.run.scenario_sha256,
             data_sha256=ledger.run.data_sha256,
         ),
-        recommended=found.ranking.recommended,
-        recommendation=found.ranking.sentence,
+        recommended=found.recommendation.recommended,
+        recommendation=found.recommendation.sentence,
         verdict=VerdictSummary(answer=found.verdict.answer, gates=found.verdict.gates),
         headlines=_headlines(found),
         candidates=_candidates(found),
@@ -143,11 +143,11 @@ def _headlines(found: Findings) -> tuple[Headline, ...]:
     if found.ledger.scenario.search is None and objective is None and cell is not None:
         return _step_headlines(speaking_step(found.results, cell.cell))
     recommended = next(
-        (one for one in found.ranking.standings if one.candidate == found.ranking.recommended),
+        (one for one in found.recommendation.standings if one.candidate == found.recommendation.recommended),
         None,
     )
     step = next((result for result in found.results if cell is not None and result.id == cell.step), None)
-    nothing = "No candidate was recommended." if found.ranking.standings else "There is no candidate."
+    nothing = "No candidate was recommended." if found.recommendation.standings else "There is no candidate."
     unserved = nothing if recommended is None and cell is None else "Nothing was served."
     figures: list[tuple[str, str, Estimate]] = [
         (
@@ -245,7 +245,7 @@ def _note(name: str, figure: Estimate, cell: Capacity | None) -> str:
 def _candidates(found: Findings) -> tuple[CandidateSummary, ...]:
     by_origin = {candidate.origin: candidate for candidate in found.ledger.candidates}
     rows = []
-    for standing in found.ranking.standings:
+    for standing in found.recommendation.standings:
         candidate = by_origin[standing.candidate]
         rows.append(
             CandidateSummary(

@@ -4,7 +4,7 @@ In: `Findings`. Out: `Table` values in base units. A thing that failed has its r
 """
 
 from harness.analysis.findings import Findings
-from harness.analysis.ranking import failed_checks
+from harness.analysis.recommendation import failed_checks
 from harness.analysis.validity import known_roofline
 from harness.records.candidate import Candidate
 from harness.records.finding import Field, GateVerdict, Table, Values
@@ -47,9 +47,9 @@ def _asked_for(gate: GateVerdict) -> str:
 def candidates(found: Findings) -> Table:
     """A row per candidate, best first, then those that never came to be."""
     by_origin = {candidate.origin: candidate for candidate in found.ledger.candidates}
-    front = {standing.candidate for standing in found.ranking.standings if standing.on_front}
+    front = {standing.candidate for standing in found.recommendation.standings if standing.on_front}
     rows: list[Values] = []
-    for standing in found.ranking.standings:
+    for standing in found.recommendation.standings:
         candidate = by_origin[standing.candidate]
         best = standing.capacity
         rows.append(

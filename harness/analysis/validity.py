@@ -9,10 +9,11 @@ against, and reasons that only say that the generator was at its limit do not co
 
 from collections.abc import Iterator, Sequence
 
+from harness.records.cell import Cell
 from harness.records.ledger import Ledger, StepEntry
 from harness.records.load import AUDIT, Doubt, Latency, Reason, StepResult
 from harness.records.run import Roofline
-from harness.records.scenario import ROOFLINE, Cell
+from harness.records.words import ROOFLINE
 from harness.stats.quantile import sample_floor
 from harness.units import Unit, format_number
 

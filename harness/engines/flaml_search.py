@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.ports import Finished, Fleet, Problem, Workbench
 from harness.records.candidate import MINIMISED, Configuration, Evaluated
 from harness.records.run import Cause, Failure
-from harness.records.scenario import Scalar
+from harness.records.words import Scalar
 from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, families_for
 
 REQUIRES = ("flaml",)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.ports import Finished, Fleet, Problem, Proposal
 from harness.records.candidate import MINIMISED, Configuration
-from harness.records.scenario import Scalar
+from harness.records.words import Scalar
 from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, families_for
 
 if TYPE_CHECKING:

@@ -13,18 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.analysis.ranking import failed_checks
+from harness.analysis.recommendation import failed_checks
 from harness.errors import NotConvertibleError
+from harness.pipeline.inputs import Searched
 from harness.pipeline.under_load import asked, walked_under_load
 from harness.pipeline.work import CellFailedError, Told, Work, blamed_on
 from harness.plugins import plugin
 from harness.ports import Predictor, Problem, Servable, Target
 from harness.process import refuse_gone
 from harness.records.candidate import Candidate, Check, Configuration, Trial
+from harness.records.cell import Cell
 from harness.records.ledger import Ledger
 from harness.records.rows import Batch, Prediction
 from harness.records.run import Cause
-from harness.records.scenario import BASELINE, Cell, Metric
+from harness.records.scenario import Scenario
+from harness.records.words import BASELINE, Metric
 from harness.serving.protocol import encode_request
 from harness.space.families import baseline
 from harness.space.score import predict
@@ -59,7 +62,7 @@ _SAMPLE_ROWS = 10
 
 def search_cell(work: Work, cell: Cell, fleet: SearchFleet, problem: Problem) -> Told:
     """One engine with one seed, on the fleet's workers."""
-    engine = plugin("engines", str(cell.engine), work.searched.search.parameters.get(str(cell.engine)))
+    engine = plugin("engines", str(cell.engine), work.searched(cell).search.parameters.get(str(cell.engine)))
     ledger = work.database.ledger()
     history = sorted((trial for trial in ledger.trials if trial.cell == cell.id), key=lambda trial: trial.number)
     trials = list(history)
@@ -80,7 +83,8 @@ def search_cell(work: Work, cell: Cell, fleet: SearchFleet, problem: Problem) ->
 def candidate_cell(work: Work, cell: Cell) -> Told:
     """The best of an engine (or the baseline): fitted, saved, and checked as far as that goes without a server."""
     origin = str(cell.candidate)
-    table, metric, seed = work.searched.table, work.searched.metric, work.searched.data.seed
+    searched = work.searched(cell)
+    table, metric, seed = searched.table, searched.metric, searched.data.seed
     configuration, cv_score = (
         (baseline(table.signature.task), None)
         if origin == BASELINE
@@ -110,7 +114,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     write_bundle(bundle, candidate, files)
     work.database.record(cell.id, candidate)
     work.tell(f"checking {origin}")
-    for check in _checks(work, candidate, bundle, batch, answers):
+    for check in _checks(searched, work.scenario, candidate, bundle, batch, answers):
         work.database.record(cell.id, check)
     return Told()
 
@@ -141,7 +145,7 @@ def serve_cell(work: Work, cell: Cell) -> Told:
 
         if candidate is not None and predictor is not None:
             work.tell("checking the answers over the wire")
-            batch = holdout_batch(work.searched.table)
+            batch = holdout_batch(work.searched(cell).table)
             check = wire_check(candidate, batch, predictor, str(cell.runtime), str(cell.target), endpoint)
             refuse_dead()
             work.database.record(cell.id, check)
@@ -157,7 +161,7 @@ def micro_cell(work: Work, cell: Cell) -> Told:
     """One candidate, timed in process."""
     candidate = _checked_candidate(work.database.ledger(), str(cell.candidate))
     bundle, folder = work.folder.candidate(candidate.id), work.folder.logs / "micro"
-    rows = encode_request(holdout_batch(work.searched.table).take(slice(max(BATCH_ROWS))), candidate.signature)
+    rows = encode_request(holdout_batch(work.searched(cell).table).take(slice(max(BATCH_ROWS))), candidate.signature)
     seconds, cores = work.scenario.micro.seconds, work.host.target_cores
     work.tell("timing prediction and encoding")
     with blamed_on(Cause.BENCHMARK, work):
@@ -176,9 +180,11 @@ def _blamed_on_the_model() -> Iterator[None]:
         raise CellFailedError(cause_of(error), f"{type(error).__name__}: {error}") from error
 
 
-def _checks(work: Work, candidate: Candidate, bundle: Path, batch: Batch, answers: Prediction) -> list[Check]:
+def _checks(
+    searched: Searched, scenario: Scenario, candidate: Candidate, bundle: Path, batch: Batch, answers: Prediction
+) -> list[Check]:
     """Everything that can be checked without a server; the fresh processes start up while this one resamples rows."""
-    table, scenario = work.searched.table, work.scenario
+    table = searched.table
     again, raised = {}, []
     for runtime in (artifact.runtime for artifact in candidate.artifacts if artifact.file is not None):
         _, compute = loaded(bundle, runtime)
@@ -192,7 +198,7 @@ def _checks(work: Work, candidate: Candidate, bundle: Path, batch: Batch, answer
             for runtime, answered in again.items()
         ]
         truth, train_truth = (np.asarray(table.target[rows], dtype=np.float64) for rows in (table.holdout, table.train))
-        checks = quality_checks(candidate, truth, answers, train_truth, scenario.expect, work.searched.data.seed)
+        checks = quality_checks(candidate, truth, answers, train_truth, scenario.expect, searched.data.seed)
         checks += [parity_check(candidate, answers, answered, runtime) for runtime, answered in again.items()]
         return checks + raised + [check.result() for check in reloaded]
 

@@ -23,7 +23,8 @@ from harness.records.diagnosis import Diagnosis, Lag, Reached
 from harness.records.ledger import StepEntry
 from harness.records.load import NEVER, Step, StepResult, WorkerHealth
 from harness.records.run import Host, Roofline
-from harness.records.scenario import ROOFLINE, LoadPlan
+from harness.records.scenario import LoadPlan
+from harness.records.words import ROOFLINE
 from harness.shapes.stairs import preferred_rps
 from harness.stages.host import fingerprint
 from harness.stages.load.generator import Generator, Recording, generator

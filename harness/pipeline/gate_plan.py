@@ -8,7 +8,9 @@ from collections.abc import Collection, Sequence
 
 from harness.analysis.gate import EXPECTED_SCORE, OBJECTIVE, bound_of, known_gates, maximised
 from harness.errors import UsageError
-from harness.records.scenario import BASELINE, Cell, Gate, Measure, Metric, Scenario
+from harness.records.cell import Cell
+from harness.records.scenario import Gate, Scenario
+from harness.records.words import BASELINE, Measure, Metric
 
 _SCORES: dict[Metric | None, tuple[float, float]] = {
     "roc_auc": (0.0, 1.0),

@@ -5,6 +5,7 @@ that they are the same. What cannot be read, or a server that does not answer, i
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from harness.plugins import plugin
 from harness.ports import Servable, Target
-from harness.records.scenario import EXTERNAL, DataPlan, Metric, Scenario, SearchPlan
+from harness.records.scenario import Scenario, SearchPlan
+from harness.records.table import DataPlan, TableEntry
+from harness.records.words import EXTERNAL, Metric
 from harness.space.families import families_for
 from harness.space.score import default_metric, refuse_unfit
 from harness.stages.data import Table, load_table
@@ -33,21 +36,38 @@ class Searched:
     metric: Metric
     families: tuple[str, ...]
 
+    @property
+    def entry(self) -> TableEntry:
+        """The table, for the record."""
+        signature = self.table.signature
+        return TableEntry(
+            name=str(self.data.name),
+            source=self.data.source,
+            task=signature.task,
+            metric=self.metric,
+            classes=signature.classes,
+            train_rows=len(self.table.train),
+            holdout_rows=len(self.table.holdout),
+            columns=dict(Counter(column.kind for column in signature.columns)),
+            sha256=self.table.sha256,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Everything that a run gets from outside its scenario."""
 
-    searched: Searched | None
+    searched: tuple[Searched, ...]
     requests: Requests | None
     trace_s: NDArray[np.float64] | None
     """Recorded times, shape (n,), where the arrivals of the load are a trace."""
 
     @property
     def data_sha256(self) -> str:
-        """Digest of the table, or of the requests."""
-        if self.searched is not None:
-            return self.searched.table.sha256
+        """Digest of the tables, or of the requests."""
+        if self.searched:
+            digests = [searched.table.sha256 for searched in self.searched]
+            return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
         return self.requests.sha256 if self.requests is not None else hashlib.sha256().hexdigest()
 
     @property
@@ -58,22 +78,21 @@ class Inputs:
 
 def read_inputs(scenario: Scenario, folder: Path) -> Inputs:
     """The inputs of a scenario. Raises UsageError for what it names and cannot be used."""
+    search = scenario.search
     return Inputs(
-        searched=_searched(scenario, folder),
+        searched=tuple(_searched(plan, search, folder) for plan in scenario.tables) if search else (),
         requests=_requests(scenario, folder),
         trace_s=trace_of(scenario.load.arrivals, folder),
     )
 
 
-def _searched(scenario: Scenario, folder: Path) -> Searched | None:
-    if scenario.data is None or scenario.search is None:
-        return None
-    table = load_table(scenario.data, folder)
+def _searched(data: DataPlan, search: SearchPlan, folder: Path) -> Searched:
+    table = load_table(data, folder)
     task = table.signature.task
-    metric = scenario.search.metric or default_metric(task)
+    metric = search.metric or default_metric(task)
     refuse_unfit(metric, task)
-    families = families_for(task, scenario.search.families)
-    return Searched(table, scenario.data, scenario.search, metric, tuple(family.name for family in families))
+    families = families_for(task, search.families)
+    return Searched(table, data, search, metric, tuple(family.name for family in families))
 
 
 def _requests(scenario: Scenario, folder: Path) -> Requests | None:

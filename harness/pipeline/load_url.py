@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from harness.errors import UsageError
 from harness.pipeline.run import Brought
-from harness.records.scenario import EXTERNAL
+from harness.records.words import EXTERNAL
 from harness.store.scenarios import made_scenario
 
 WHERE = "harness load"

@@ -11,14 +11,17 @@ from harness.errors import UsageError, did_you_mean
 from harness.pipeline.gate_plan import refuse_unreal
 from harness.plugins import bare_targets, plugin, plugin_class
 from harness.ports import Shape
+from harness.records.cell import Cell, cells
 from harness.records.load import Rung, Step
 from harness.records.run import Host
-from harness.records.scenario import BASELINE, Cell, LoadPlan, Scalar, Scenario, cells
+from harness.records.scenario import LoadPlan, Scenario
+from harness.records.words import BASELINE, Scalar
 from harness.space.families import family_named
 from harness.units import Unit, format_number
 
 _RAY_START_S = 10.0
 _CANDIDATE_S = 10.0
+_REFIT_S = 8.0
 _SERVE_START_S = 8.0
 _MICRO_BENCHMARKS = 10
 """Rough shares of the estimate that no scenario states, as seen on a two-core machine."""
@@ -110,6 +113,8 @@ def _estimate_s(scenario: Scenario, cell: Cell) -> float:
     match cell.kind:
         case "search":
             return scenario.search.seconds if scenario.search else 0.0
+        case "refit":
+            return _REFIT_S
         case "candidate":
             return _CANDIDATE_S
         case "micro":

@@ -6,6 +6,7 @@ unit: a finished one is never done again, an unfinished one is begun anew.
 
 import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from harness.pipeline.work import CellFailedError, Told, Work
 from harness.ports import Problem
 from harness.process import allow_open_files, refuse_taken
 from harness.ray_session import ray_session, refuse_silent
+from harness.records.cell import Cell
 from harness.records.finding import Document
 from harness.records.ledger import Ledger
 from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Roofline, Run
-from harness.records.scenario import ROOFLINE, Cell, Scenario
+from harness.records.scenario import Scenario
+from harness.records.words import ROOFLINE
 from harness.stages.fleet import SearchFleet
 from harness.stages.host import fingerprint
 from harness.stages.load.page import Page
@@ -115,7 +118,8 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
 
         def fill(made: RunFolder) -> None:
             write_atomically(made.scenario, brought.text.encode())
-            Database.create(made.database, run, host, scenario, plan.cells).close()
+            tables = [searched.entry for searched in inputs.searched]
+            Database.create(made.database, run, host, scenario, tables, plan.cells).close()
 
         folder = new_run(around.results, run.id, fill)
         around.began(folder)
@@ -187,8 +191,9 @@ def _refuse_taken_ports(cells: Iterable[Cell]) -> None:
 
 def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, inputs: Inputs) -> None:
     if inputs.data_sha256 != ledger.run.data_sha256:
-        data = plan.scenario.data
-        what = f"The table {data.source} is not the one" if data else "The requests are not those"
+        known = {entry.sha256 for entry in ledger.tables}
+        other = [one.data.source for one in inputs.searched if one.table.sha256 not in known]
+        what = f"The table {other[0]} is not the one" if other else "The requests are not those"
         raise IntegrityError(f"{what} that the run {folder.id} began with. Bring back what it was, or start a new run.")
     if inputs.trace_sha256 != ledger.run.trace_sha256:
         raise IntegrityError(
@@ -233,8 +238,7 @@ def _worked_off(
             ray_address=around.ray_address,
         )
 
-    if inputs.searched is not None:
-        _search(inputs.searched, [cell for cell in left if cell.kind == "search"], work, around)
+    _search(inputs.searched, [cell for cell in left if cell.kind == "search"], work, around)
     _refuse_nothing_found(database.ledger())
     for cell in left:
         match cell.kind:
@@ -266,16 +270,26 @@ def _keep_roofline(folder: RunFolder, ledger: Ledger, around: Surroundings) -> N
         keep_roofline(around.results, found)
 
 
-def _search(searched: Searched, cells: Sequence[Cell], work: Callable[[Cell], Work], around: Surroundings) -> None:
+def _search(
+    tables: Sequence[Searched], cells: Sequence[Cell], work: Callable[[Cell], Work], around: Surroundings
+) -> None:
     """All search cells on one Ray session, which is gone before anything is measured under load."""
     if not cells:
         return
-    table, search = searched.table, searched.search
     work(cells[0]).tell("starting Ray")
-    with (
-        ray_session(search.workers, around.ray_address),
-        ray_workers(table, search.workers, around.clock) as workers,
-    ):
+    with ray_session(max(cell.workers or 1 for cell in cells), around.ray_address):
+        for searched in tables:
+            own = [cell for cell in cells if cell.table == searched.data.name]
+            for workers, alike in itertools.groupby(own, key=lambda cell: cell.workers or 1):
+                _search_with(workers, searched, list(alike), work, around)
+
+
+def _search_with(
+    count: int, searched: Searched, cells: Sequence[Cell], work: Callable[[Cell], Work], around: Surroundings
+) -> None:
+    """Search cells on one table, with the same workers."""
+    table, search = searched.table, searched.search
+    with ray_workers(table, count, around.clock) as workers:
         fleet = SearchFleet(workers, table.target[table.train])
         for cell in cells:
             problem = Problem(

@@ -17,7 +17,7 @@ from harness.plugins import plugin
 from harness.ports import Servable, Target
 from harness.process import refuse_gone
 from harness.records.candidate import Endpoint
-from harness.records.scenario import Scalar
+from harness.records.words import Scalar
 from harness.store.bundle import artifact_path, read_bundle
 
 _LOOK_EVERY_S = 0.5

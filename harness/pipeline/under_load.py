@@ -14,10 +14,11 @@ from harness.pipeline.plan import steps
 from harness.pipeline.work import Work, blamed_on
 from harness.ray_session import ray_session
 from harness.records.candidate import Endpoint
+from harness.records.cell import Cell
 from harness.records.ledger import StepEntry
 from harness.records.load import JSON_POST, Beat, Head, Rung, Step
 from harness.records.run import Cause
-from harness.records.scenario import EXTERNAL, Cell
+from harness.records.words import EXTERNAL
 from harness.stages.data import holdout_batch
 from harness.stages.load.generator import Generator, Recording, generator
 from harness.stages.load.locust_users import LocustUsers
@@ -44,9 +45,9 @@ def asked(work: Work, cell: Cell) -> Asked:
     requests = work.inputs.requests
     if requests is not None and cell.target == EXTERNAL:
         return Asked(requests.bodies, head=requests.head, locustfile=requests.locustfile)
-    if work.inputs.searched is None:
+    if not work.inputs.searched:
         return Asked((requests and requests.bodies) or [b"{}"])
-    plan, table = work.scenario.load, work.searched.table
+    plan, table = work.scenario.load, work.searched(cell).table
     batch = holdout_batch(table)
     bodies = request_bodies(batch, table.signature, plan.rows)
     new = new_bodies(batch, table.signature, plan.rows, bodies, plan.seed) if cell.candidate else []

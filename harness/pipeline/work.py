@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from harness.clock import Clock
 from harness.errors import InfrastructureError, UsageError
 from harness.pipeline.inputs import Inputs, Searched
+from harness.records.cell import Cell
 from harness.records.run import Cause, Host
 from harness.records.scenario import Scenario
 from harness.stages.load.page import Page
@@ -41,12 +42,12 @@ class Work:
     """Shows the steps of served cells, where someone wants to see them."""
     ray_address: str | None = None
 
-    @property
-    def searched(self) -> Searched:
-        """The table and the search; only for cells that a scenario without a search does not have."""
-        if self.inputs.searched is None:
-            raise ValueError("the scenario searches nothing")
-        return self.inputs.searched
+    def searched(self, cell: Cell) -> Searched:
+        """The table of a cell, and what is searched for on it: the one there is, where the cell names none.
+
+        Only for cells that a scenario without a search does not have.
+        """
+        return next(one for one in self.inputs.searched if cell.table in {one.data.name, None})
 
 
 @dataclass(frozen=True, slots=True)

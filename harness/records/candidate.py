@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from harness.records.frozen import Frozen
 from harness.records.run import Failure
-from harness.records.scenario import Metric, Scalar, Task
+from harness.records.words import Metric, Scalar, Task
 
 ColumnKind = Literal["number", "boolean", "date", "category"]
 

@@ -1,7 +1,7 @@
 """What the reading wing finds, and the document it is told in.
 
-In: nothing. Out: `Estimate`, `Capacity`, `Standing`, `Ranking`, `Verdict`, and `Document` with its tables and charts as
-data. Warnings are values here: they travel with the number to the page.
+In: nothing. Out: `Estimate`, `Capacity`, `Standing`, `Recommendation`, `Verdict`, and `Document` with its tables and
+charts as data. Warnings are values here: they travel with the number to the page.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class Capacity(Frozen):
 
 
 class Standing(Frozen):
-    """One candidate, as served in its best cell, at its place in the ranking."""
+    """One candidate, as served in its best cell, at its place in the recommendation."""
 
     candidate: str
     family: str
@@ -72,7 +72,7 @@ class Standing(Frozen):
     """Why it was never loaded."""
 
 
-class Ranking(Frozen):
+class Recommendation(Frozen):
     """The candidates, best first, and the recommendation."""
 
     standings: tuple[Standing, ...]

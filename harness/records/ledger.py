@@ -7,10 +7,13 @@ exchanges stay in their files: they exist in millions.
 from dataclasses import dataclass
 
 from harness.records.candidate import Candidate, Check, Trial
+from harness.records.cell import Cell
 from harness.records.frozen import Frozen
 from harness.records.load import GeneratorHealth, Step
+from harness.records.refit import Refit
 from harness.records.run import INFRASTRUCTURE, CellResult, Host, MicroResult, Run
-from harness.records.scenario import Cell, Scenario
+from harness.records.scenario import Scenario
+from harness.records.table import TableEntry
 
 
 class StepEntry(Frozen):
@@ -39,10 +42,12 @@ class Ledger:
     run: Run
     host: Host
     scenario: Scenario
+    tables: tuple[TableEntry, ...]
     plan: tuple[Cell, ...]
     results: tuple[CellResult, ...]
     """Of the plan's cells that were begun."""
     trials: tuple[Trial, ...]
+    refits: tuple[Refit, ...]
     candidates: tuple[Candidate, ...]
     checks: tuple[Check, ...]
     steps: tuple[StepEntry, ...]

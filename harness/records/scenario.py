@@ -1,28 +1,24 @@
-"""What a user brings: the scenario, and the cells it resolves to.
+"""What a user brings: the scenario, in its parts.
 
-In: the values of a TOML file (read by `store.scenarios`). Out: `Scenario` with its parts, and `cells`, the fully
-resolved points of its plan. A cell's id is the hash of what determines it, so a resumed run knows what is done.
+In: the values of a TOML file (read by `store.scenarios`). Out: `Scenario`; what is to be done for it is `records.cell`.
 """
 
-import hashlib
-import json
-from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
 
 from harness.records.arrivals import parse_arrivals
 from harness.records.frozen import Frozen
 from harness.records.rows import ROWS_LIMIT
-
-BASELINE = "baseline"
-"""The origin of the plain model (logistic or ridge) that every search is compared with."""
-
-EXTERNAL = "external"
-"""The target that is there already; what it is sent may be the user's own requests."""
-
-ROOFLINE = "null"
-"""The target that computes nothing: what is measured there is the load generator."""
+from harness.records.table import DataPlan
+from harness.records.words import EXTERNAL, Measure, Metric, Name, Processes, Protocol, Scalar, Seed
 
 
 def _written_law(text: str) -> str:
@@ -30,34 +26,7 @@ def _written_law(text: str) -> str:
     return text
 
 
-Scalar = bool | int | float | str
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Processes = Annotated[int, Field(ge=1, le=256)]
 ArrivalsText = Annotated[str, AfterValidator(_written_law)]
-Protocol = Literal["plain", "v2"]
-Task = Literal["binary", "multiclass", "regression"]
-Metric = Literal["roc_auc", "accuracy", "log_loss", "r2", "rmse"]
-Measure = Literal["score", "capacity_rps", "served_p99_s", "error_share"]
-
-
-class DataPlan(Frozen):
-    """Which table, which column is predicted, and how it is split."""
-
-    source: str = Field(
-        description="`sklearn:NAME` for a table that scikit-learn ships (iris, wine, breast_cancer, digits, diabetes), "
-        "or the path of a `.csv` or `.parquet` file, relative to the scenario file.",
-        min_length=1,
-    )
-    target: str = Field(default="target", description="The column to predict.", min_length=1)
-    task: Task | None = Field(default=None, description="What is predicted; left out, it is read off the target.")
-    drop: tuple[str, ...] = Field(default=(), description="Columns to leave out, such as row identifiers.")
-    dates: tuple[str, ...] = Field(
-        default=(), description="Columns of texts to read as dates (ISO 8601); Parquet files know theirs."
-    )
-    holdout: Share = Field(default=0.25, description="Share of the rows kept away from the search.")
-    seed: Seed = Field(default=7, description="Seed of the split.")
 
 
 class SearchPlan(Frozen):
@@ -83,7 +52,12 @@ class SearchPlan(Frozen):
     )
     folds: Annotated[int, Field(ge=2, le=20)] = Field(default=3, description="Folds of the cross-validation.")
     seeds: tuple[Seed, ...] = Field(default=(1,), description="Each engine searches once per seed.", min_length=1)
-    workers: Processes = Field(default=2, description="Ray actors that fit and score.")
+    workers: tuple[Processes, ...] = Field(
+        default=(2,),
+        description="Ray actors that fit and score: a number, or a list of numbers, each of which searches anew and "
+        "shows what a further worker buys.",
+        min_length=1,
+    )
     families: tuple[Name, ...] = Field(
         default=(), description="Model families to search; left out, all that fit the task."
     )
@@ -91,6 +65,20 @@ class SearchPlan(Frozen):
         default={},
         description="Parameters of an engine, in a table of its name: `[search.parameters.NAME]`; "
         "`harness list engines` shows them.",
+    )
+
+
+class ComparePlan(Frozen):
+    """How engines are compared: what each found is fitted once more and timed, in processes of its own."""
+
+    rows: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = Field(
+        default=(1, 10, 100, 1_000, 10_000), description="Rows per call at which prediction is timed.", min_length=1
+    )
+    repeats: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=20, description="Calls per number of rows, after one that is not counted."
+    )
+    seconds: PositiveFloat = Field(
+        default=1.0, description="Seconds per number of rows after which no further call begins; one is always made."
     )
 
 
@@ -260,10 +248,15 @@ class Scenario(Frozen):
     """One question to the harness, with everything that determines its answer."""
 
     question: str = Field(description="What the run is to find out, in words; the report prints it.", min_length=1)
-    data: DataPlan | None = Field(
-        default=None, description="The table; left out together with `search`, only servers without a candidate run."
+    data: tuple[DataPlan, ...] = Field(
+        default=(),
+        description="The table, `[data]`, or several, `[[data]]`, on which engines are compared; left out together "
+        "with `search`, only servers without a candidate run.",
     )
     search: SearchPlan | None = Field(default=None, description="The search; see `data`.")
+    compare: ComparePlan | None = Field(
+        default=None, description="A comparison of the engines: there with several tables, asked for with one."
+    )
     expect: ExpectPlan = ExpectPlan()
     serve: tuple[ServePlan, ...] = Field(
         default=(), description="Where candidates are served: a list of tables, `[[serve]]`; none serves nothing."
@@ -280,6 +273,9 @@ class Scenario(Frozen):
         for where, names in (
             ("search.engines", self.search.engines if self.search else ()),
             ("search.seeds", self.search.seeds if self.search else ()),
+            ("search.workers", self.search.workers if self.search else ()),
+            ("data", tuple(str(table.name) for table in self.tables)),
+            ("compare.rows", self.compare.rows if self.compare else ()),
             ("load.shapes", self.load.shapes),
             ("gates", tuple(gate.name for gate in self.gates)),
             ("micro.candidates", self.micro.candidates),
@@ -293,13 +289,15 @@ class Scenario(Frozen):
 
     @model_validator(mode="after")
     def _searches_or_asks(self) -> Self:
-        if (self.data is None) != (self.search is None):
+        if (not self.data) != (self.search is None):
             given, lacking = ("data", "search") if self.search is None else ("search", "data")
             raise ValueError(f"[{given}] is there and [{lacking}] is not: a search needs both, a load alone neither")
         if self.search is None and not self.serve:
             raise ValueError("there is nothing to do: give [data] and [search], or a [[serve]] table")
         if self.search is None and self.expect != ExpectPlan():
             raise ValueError("[expect] is about candidates, and without [search] there are none")
+        if self.search is None and self.compare is not None:
+            raise ValueError("[compare] is about searches, and there is no [search]")
         if self.requests is not None:
             if self.search is not None:
                 raise ValueError("[requests] goes with no [search]: candidates are asked for rows of their table")
@@ -307,74 +305,23 @@ class Scenario(Frozen):
                 raise ValueError(f"[requests] needs exactly one [[serve]] table with target = {EXTERNAL!r}")
         return self
 
-
-CellKind = Literal["search", "candidate", "serve", "micro"]
-
-
-class Cell(Frozen):
-    """One fully resolved point of the plan; the unit of work that is done once, whole."""
-
-    id: str
-    kind: CellKind
-    engine: str | None = None
-    """Of a search cell: who searches."""
-    seed: int | None = None
-    """Of a search cell: with which seed."""
-    candidate: str | None = None
-    """Of every other cell: the candidate's origin (an engine, or `baseline`); None where nothing of ours is served."""
-    runtime: str | None = None
-    target: str | None = None
-    replicas: int | None = None
-    parameters: dict[str, Scalar] = Field(default={})
-    """Of a serve cell: the target's."""
+    @model_validator(mode="after")
+    def _serves_from_one_table(self) -> Self:
+        if len(self.tables) > 1:
+            for there, asked in (("[[serve]]", self.serve), ("[[gates]]", self.gates), ("[expect]", self.expect)):
+                if asked and asked != ExpectPlan():
+                    raise ValueError(
+                        f"{there} is about the candidates of one table, and there are {len(self.tables)}: on several, "
+                        "engines are compared and nothing is served. Give each table a scenario of its own for that"
+                    )
+        return self
 
     @property
-    def label(self) -> str:
-        """The cell in a few words, for progress and tables."""
-        parts: tuple[object, ...]
-        match self.kind:
-            case "search":
-                parts = (self.engine, f"seed {self.seed}")
-            case "serve":
-                parts = (self.candidate, self.runtime, self.target, f"x{self.replicas}")
-            case _:
-                parts = (self.candidate,)
-        return " ".join(str(part) for part in parts if part is not None)
+    def tables(self) -> tuple[DataPlan, ...]:
+        """The plan of each table, by a name of its own; an axis of `data` becomes a table per value."""
+        return tuple(table for plan in self.data for table in plan.along_axes())
 
-
-def cells(scenario: Scenario, bare_targets: Collection[str]) -> tuple[Cell, ...]:
-    """The plan of a scenario, in the order in which it is worked off.
-
-    `bare_targets` are the targets that serve nothing of ours (null, external): each is one cell per number of
-    replicas, without candidate or runtime. The same scenario gives the same ids on every machine.
-    """
-    search = scenario.search
-    origins = (BASELINE, *search.engines) if search else ()
-    planned: list[Cell] = []
-
-    def add(kind: CellKind, determined_by: object, **fields: object) -> None:
-        text = json.dumps([kind, fields, determined_by], sort_keys=True, separators=(",", ":"))
-        cell_id = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        planned.append(Cell.model_validate({"id": cell_id, "kind": kind, **fields}))
-
-    searching = [part.model_dump(mode="json") if part else None for part in (scenario.data, search)]
-    for engine in search.engines if search else ():
-        for seed in search.seeds if search else ():
-            add("search", searching, engine=engine, seed=seed)
-    judging = [searching, scenario.expect.model_dump(mode="json")]
-    for origin in origins:
-        add("candidate", judging, candidate=origin)
-    asking = scenario.requests.model_dump(mode="json") if scenario.requests else None
-    loading = [judging, asking, scenario.load.model_dump(mode="json")]
-    for plan in scenario.serve:
-        shared = {"target": plan.target, "parameters": dict(plan.parameters)}
-        bare = plan.target in bare_targets
-        for candidate in (None,) if bare else plan.candidates or origins:
-            for runtime in (None,) if bare else plan.runtimes:
-                for replicas in plan.replicas:
-                    add("serve", loading, candidate=candidate, runtime=runtime, replicas=replicas, **shared)
-    if scenario.micro.enabled and origins:
-        timing = [judging, scenario.micro.seconds]
-        for origin in scenario.micro.candidates or origins:
-            add("micro", timing, candidate=origin)
-    return tuple(planned)
+    @property
+    def comparison(self) -> ComparePlan | None:
+        """How engines are compared; None where they are not."""
+        return self.compare or (ComparePlan() if len(self.tables) > 1 else None)

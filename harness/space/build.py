@@ -16,7 +16,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from harness.errors import UsageError
 from harness.records.candidate import Configuration, Signature
-from harness.records.scenario import Scalar, Task
+from harness.records.words import Scalar, Task
 from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, family_named
 from harness.space.parts import model_columns
 from harness.space.preprocess import RawColumns

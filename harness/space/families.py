@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.errors import UsageError, did_you_mean
 from harness.records.candidate import Configuration
-from harness.records.scenario import Scalar, Task
+from harness.records.words import Scalar, Task
 
 FAMILY = "family"
 """The key of a configuration that names its family; all others are parameters of that family."""

@@ -13,7 +13,7 @@ from sklearn import metrics
 
 from harness.errors import UsageError
 from harness.records.rows import Prediction
-from harness.records.scenario import Metric, Task
+from harness.records.words import Metric, Task
 
 if TYPE_CHECKING:
     import pandas as pd

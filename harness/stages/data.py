@@ -28,7 +28,8 @@ from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from harness.errors import UsageError, did_you_mean
 from harness.records.candidate import Column, ColumnKind, Signature
 from harness.records.rows import LARGEST, Batch
-from harness.records.scenario import DataPlan, Task
+from harness.records.table import DataPlan
+from harness.records.words import Task
 from harness.space.preprocess import to_batch, to_frame
 from harness.stages.source import EXACT_INTEGERS, read_source
 

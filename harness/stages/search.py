@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from harness.ports import Engine, Problem, SklearnPipeline
 from harness.records.candidate import Configuration, Trial, better
-from harness.records.scenario import Metric
+from harness.records.words import Metric
 from harness.space.build import build
 from harness.stages.data import Table
 from harness.stages.fleet import SearchFleet

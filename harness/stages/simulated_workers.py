@@ -21,7 +21,7 @@ from harness.errors import UsageError
 from harness.ports import Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated, Trial
 from harness.records.run import Cause, Failure
-from harness.records.scenario import Scalar
+from harness.records.words import Scalar
 from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, family_named
 from harness.stages.fleet import Done, Ready
 

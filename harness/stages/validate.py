@@ -21,7 +21,8 @@ from harness.errors import InfrastructureError, one_line
 from harness.ports import Predictor
 from harness.records.candidate import MINIMISED, Candidate, Check, CheckName, Endpoint, Signature
 from harness.records.rows import Batch, Prediction
-from harness.records.scenario import ExpectPlan, Task
+from harness.records.scenario import ExpectPlan
+from harness.records.words import Task
 from harness.serving.protocol import decode_response, encode_request
 from harness.space.score import score
 from harness.units import Unit, format_number

@@ -8,24 +8,32 @@ next is made, so a killed run loses only what it was doing; a cell that was not 
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
 from harness.errors import HarnessError, IntegrityError, UsageError
 from harness.records.candidate import Candidate, Check, Trial
+from harness.records.cell import Cell
 from harness.records.frozen import Frozen
 from harness.records.ledger import Ledger, StepEntry
+from harness.records.refit import Refit
 from harness.records.run import CellResult, CellState, Host, MicroResult, Run
-from harness.records.scenario import Cell, Scenario
+from harness.records.scenario import Scenario
+from harness.records.table import TableEntry
 from harness.store.connections import closed, reading, told, writing
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE run (record TEXT NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE host (record TEXT NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE scenario (record TEXT NOT NULL, sha256 TEXT NOT NULL);
+CREATE TABLE tables (
+    record TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    name TEXT AS (record ->> '$.name')
+);
 CREATE TABLE cells (
     id TEXT PRIMARY KEY,
     position INTEGER NOT NULL,
@@ -34,6 +42,8 @@ CREATE TABLE cells (
     record TEXT,
     record_sha256 TEXT,
     kind TEXT AS (plan ->> '$.kind'),
+    searched TEXT AS (plan ->> '$.table'),
+    engine TEXT AS (plan ->> '$.engine'),
     candidate TEXT AS (plan ->> '$.candidate'),
     runtime TEXT AS (plan ->> '$.runtime'),
     target TEXT AS (plan ->> '$.target'),
@@ -52,6 +62,14 @@ CREATE TABLE trials (
     cause TEXT AS (record ->> '$.evaluated.failure.cause')
 );
 CREATE INDEX trials_by_cell ON trials (cell);
+CREATE TABLE refits (
+    cell TEXT NOT NULL REFERENCES cells (id),
+    record TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    searched TEXT AS (record ->> '$.table'),
+    entrant TEXT AS (record ->> '$.entrant'),
+    score REAL AS (record ->> '$.score')
+);
 CREATE TABLE candidates (
     cell TEXT NOT NULL REFERENCES cells (id),
     record TEXT NOT NULL,
@@ -99,6 +117,7 @@ CREATE VIEW failures AS
 
 _OF_CELLS: dict[type[Frozen], str] = {
     Trial: "trials",
+    Refit: "refits",
     Candidate: "candidates",
     Check: "checks",
     StepEntry: "steps",
@@ -116,13 +135,16 @@ class Database:
         self._connection = connection
 
     @classmethod
-    def create(cls, path: Path, run: Run, host: Host, scenario: Scenario, plan: tuple[Cell, ...]) -> Self:
+    def create(
+        cls, path: Path, run: Run, host: Host, scenario: Scenario, tables: Sequence[TableEntry], plan: tuple[Cell, ...]
+    ) -> Self:
         """A new file that holds the plan and nothing done. Killed in here, it leaves a file that is no run's yet."""
         database = cls(path, writing(path, new=True))
         with database._committed() as connection:
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            for table, record in (("run", run), ("host", host), ("scenario", scenario)):
+            entries = (("tables", entry) for entry in tables)
+            for table, record in (("run", run), ("host", host), ("scenario", scenario), *entries):
                 text = record.model_dump_json()
                 connection.execute(
                     f"INSERT INTO {table} (record, sha256) VALUES (?, ?)", (text, record_sha256(table, text))
@@ -163,7 +185,7 @@ class Database:
         with self._committed() as connection:
             _put_result(connection, result)
 
-    def record(self, cell: str, record: Trial | Candidate | Check | StepEntry | MicroResult) -> None:
+    def record(self, cell: str, record: Trial | Refit | Candidate | Check | StepEntry | MicroResult) -> None:
         """Keep one finished record of a cell."""
         table, text = _OF_CELLS[type(record)], record.model_dump_json()
         with self._committed() as connection:
@@ -192,9 +214,14 @@ class Database:
             run=self._one(Run, "run"),
             host=self._one(Host, "host"),
             scenario=self._one(Scenario, "scenario"),
+            tables=tuple(
+                self._parsed(TableEntry, record, digest, "tables")
+                for record, digest in self._rows("SELECT record, sha256 FROM tables ORDER BY rowid")
+            ),
             plan=tuple(plan),
             results=tuple(results),
             trials=self._of_cells(Trial),
+            refits=self._of_cells(Refit),
             candidates=self._of_cells(Candidate),
             checks=self._of_cells(Check),
             steps=self._of_cells(StepEntry),

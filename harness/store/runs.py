@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.errors import InfrastructureError, LockedError, UsageError
-from harness.records.scenario import Cell
+from harness.records.cell import Cell
 from harness.store.database import started_utc
 
 LATEST = "latest"

@@ -4,6 +4,7 @@ In: the path of a TOML file, and `key=value` overrides. Out: `Scenario`, and the
 too, and the same scenario for whoever reads it.
 """
 
+import copy
 import hashlib
 import json
 import re
@@ -21,6 +22,9 @@ from harness.errors import IntegrityError, UsageError, did_you_mean
 from harness.records.scenario import Scenario
 
 _SHOWN_PROBLEMS = 5
+_MAY_BE_ONE = (("data",), ("search", "workers"))
+"""Lists in place of which one entry may be written."""
+
 _SCALARS = ("bool", "int", "float", "str")
 """Where Pydantic says it looked for a `Scalar`."""
 
@@ -131,15 +135,27 @@ def _index(place: list[Any], part: str, key: str) -> int:
 def _validated(values: dict[str, Any], where: str) -> Scenario:
     try:
         # By way of JSON, where strict still takes a list for a tuple and 5 for 5.0, but never "5" for 5.
-        return Scenario.model_validate_json(json.dumps(values, default=str), strict=True)
+        return Scenario.model_validate_json(json.dumps(_with_lists(values), default=str), strict=True)
     except ValidationError as error:
-        problems = _problems(error)
+        problems = _problems(error, values)
         more = len(problems) - _SHOWN_PROBLEMS
         told = "; ".join(problems[:_SHOWN_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
         raise UsageError(f"{where}: {told.rstrip('.')}. scenarios/README.md describes every key.") from None
 
 
-def _problems(error: ValidationError) -> list[str]:
+def _with_lists(values: dict[str, Any]) -> dict[str, Any]:
+    # Not as validators of the fields: what those return is no JSON any more, and strict then refuses a list of texts.
+    found = copy.deepcopy(values)
+    for *outer, key in _MAY_BE_ONE:
+        place: Any = found
+        for part in outer:
+            place = place.get(part) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(key), dict | int):
+            place[key] = [place[key]]
+    return found
+
+
+def _problems(error: ValidationError, values: dict[str, Any]) -> list[str]:
     """A line per key that is wrong, where Pydantic has one per reading that it tried, and one for what then follows."""
     found = error.errors()
     wrong = {details["loc"] for details in found}
@@ -152,8 +168,20 @@ def _problems(error: ValidationError) -> list[str]:
         if location[-1:] and location[-1] in _SCALARS:
             location = location[:-1]
             details = {**details, "loc": location, "type": "scalar"}
-        told.setdefault(location, _problem(details))
+        told.setdefault(location, _problem({**details, "loc": _as_written(details["loc"], values)}))
     return list(told.values())
+
+
+def _as_written(location: tuple[int | str, ...], values: Any) -> tuple[int | str, ...]:
+    """A place without the positions that whoever wrote one thing in place of a list does not know of."""
+    place, found = values, []
+    for part in location:
+        if isinstance(part, int) and not isinstance(place, list):
+            continue
+        found.append(part)
+        inside = (isinstance(place, dict) and part in place) or isinstance(place, list)
+        place = place[part] if inside else None
+    return tuple(found)
 
 
 def _problem(details: Any) -> str:

@@ -104,7 +104,7 @@ def test_everything_that_failed_is_listed_with_its_cause(ledgers: ModuleType) ->
     rows = tables(told(story))["failures"].rows
     assert ("serve cell", "baseline onnx asgi x1", "not_convertible", "no ONNX form") in rows
     assert ("check beats_dummy", "optuna_search", "check_failed", "against 0.5") in rows
-    assert ("trial", "optuna_search seed 1, trial 2", "memory", "MemoryError: no room") in rows
+    assert ("trial", "breast_cancer optuna_search seed 1 x2, trial 2", "memory", "MemoryError: no room") in rows
     assert ("conversion", "baseline onnx", "not_convertible", "skl2onnx raised") in rows
 
 

@@ -40,8 +40,8 @@ def told(story: object) -> object:
 
 def test_without_an_objective_it_is_told_how_it_answered(ledgers: ModuleType) -> None:
     found = told(loaded(ledgers, asked(), 1000.0, 400))
-    assert found.ranking.sentence.startswith(f"{URL} answered 397 req/s ")
-    assert "where 400 req/s were asked: p50 " in found.ranking.sentence
+    assert found.recommendation.sentence.startswith(f"{URL} answered 397 req/s ")
+    assert "where 400 req/s were asked: p50 " in found.recommendation.sentence
     assert found.exit_code is ExitCode.GOOD
     names = [one["name"] for one in document(found).summary["headlines"]]
     assert names == ["throughput_rps", "p50_s", "p99_s", "p999_s", "error_share"]
@@ -50,7 +50,7 @@ def test_without_an_objective_it_is_told_how_it_answered(ledgers: ModuleType) ->
 def test_with_an_objective_it_is_told_what_it_carries(ledgers: ModuleType) -> None:
     scenario = asked(objective={"p99_s": 0.05})
     found = told(loaded(ledgers, scenario, 1000.0, 400, 800, 1200))
-    assert found.ranking.sentence.startswith(f"{URL} carries 800 req/s with p99 ")
+    assert found.recommendation.sentence.startswith(f"{URL} carries 800 req/s with p99 ")
     assert found.verdict.answer is Answer.PASS
     assert found.exit_code is ExitCode.GOOD
 
@@ -59,12 +59,12 @@ def test_a_model_of_a_server_with_several_is_named(ledgers: ModuleType) -> None:
     at = {"url": "http://host:8080", "model": "churn"}
     scenario = asked().model_dump(mode="json") | {"serve": [{"target": "external", "parameters": at}]}
     found = told(loaded(ledgers, Scenario.model_validate(scenario), 1000.0, 400))
-    assert found.ranking.sentence.startswith("http://host:8080/v2/models/churn answered ")
+    assert found.recommendation.sentence.startswith("http://host:8080/v2/models/churn answered ")
 
 
 def test_a_server_that_never_meets_it_fails_the_gate(ledgers: ModuleType) -> None:
     found = told(loaded(ledgers, asked(objective={"p99_s": 0.05}), 100.0, 400))
-    assert found.ranking.sentence.startswith(f"{URL} never met the objective of 50 ms.")
+    assert found.recommendation.sentence.startswith(f"{URL} never met the objective of 50 ms.")
     assert found.exit_code is ExitCode.GATE_FAILED
 
 
@@ -72,7 +72,7 @@ def test_a_step_without_figures_says_nothing(ledgers: ModuleType) -> None:
     story = loaded(ledgers, asked(), 1000.0, 400)
     story.steps[0] = story.steps[0].model_copy(update={"planned": story.steps[0].planned + 1})  # type: ignore[attr-defined]
     found = told(story)
-    assert found.ranking.sentence.startswith(f"Nothing can be said of {URL}: 1 of ")
+    assert found.recommendation.sentence.startswith(f"Nothing can be said of {URL}: 1 of ")
     assert found.exit_code is ExitCode.NOT_TRUSTWORTHY
 
 
@@ -81,7 +81,7 @@ def test_closed_load_is_told_by_what_was_in_flight(ledgers: ModuleType) -> None:
     step = ledgers.closed_step(0, 4)
     story.step(story.cell("serve", target="external"), step, ledgers.closed_exchanges(step, 1000.0))
     found = told(story)
-    assert " with 4 in flight: p50 " in found.ranking.sentence
+    assert " with 4 in flight: p50 " in found.recommendation.sentence
 
 
 def test_the_report_speaks_of_no_candidates(ledgers: ModuleType) -> None:
@@ -96,10 +96,10 @@ def test_the_report_speaks_of_no_candidates(ledgers: ModuleType) -> None:
     [
         ({"serve": []}, "there is nothing to do"),
         ({"expect": {"score_at_least": 0.5}}, "without [search] there are none"),
-        ({"data": {"source": "sklearn:iris"}}, "[data] is there and [search] is not"),
+        ({"data": [{"source": "sklearn:iris"}]}, "[data] is there and [search] is not"),
         ({"serve": [{"target": "null"}]}, "needs exactly one [[serve]] table"),
         (
-            {"data": {"source": "sklearn:iris"}, "search": {"engines": ["random_search"]}},
+            {"data": [{"source": "sklearn:iris"}], "search": {"engines": ["random_search"]}},
             "[requests] goes with no [search]",
         ),
     ],

@@ -15,7 +15,8 @@ from harness.clock import SystemClock
 from harness.ports import Engine, Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated, Trial
 from harness.records.run import Cause
-from harness.records.scenario import DataPlan, Metric
+from harness.records.table import DataPlan
+from harness.records.words import Metric
 from harness.space.build import build
 from harness.space.families import families_for
 from harness.stages.data import Table, load_table

@@ -11,8 +11,10 @@ from harness.pipeline import cells as room
 from harness.pipeline.cells import candidate_cell, micro_cell
 from harness.pipeline.inputs import read_inputs
 from harness.pipeline.work import CellFailedError, Work
+from harness.records.cell import cells
 from harness.records.run import Cause, Run
-from harness.records.scenario import BASELINE, Scenario, cells
+from harness.records.scenario import Scenario
+from harness.records.words import BASELINE
 from harness.runtimes.onnx import Onnx
 from harness.space.build import build
 from harness.stages.host import fingerprint
@@ -22,7 +24,7 @@ from harness.store.runs import RunFolder
 SCENARIO = Scenario.model_validate(
     {
         "question": "Which?",
-        "data": {"source": "sklearn:iris"},
+        "data": [{"source": "sklearn:iris"}],
         "search": {"engines": ["random_search"]},
         "serve": [{"target": "asgi"}],
     }
@@ -53,7 +55,7 @@ def work(tmp_path: Path):
         started_utc="2026-01-01T00:00:00Z",
     )
     host = fingerprint()
-    with Database.create(tmp_path / "run.db", run, host, SCENARIO, (CELL,)) as database:
+    with Database.create(tmp_path / "run.db", run, host, SCENARIO, (), (CELL,)) as database:
         database.begin(CELL)
         yield Work(
             folder=RunFolder(tmp_path),

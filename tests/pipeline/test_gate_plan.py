@@ -7,7 +7,7 @@ import pytest
 from harness.analysis.gate import known_gates
 from harness.errors import UsageError
 from harness.pipeline.gate_plan import refuse_unreal
-from harness.records.scenario import cells
+from harness.records.cell import cells
 
 OPTUNA = "optuna_search"
 

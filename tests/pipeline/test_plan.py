@@ -13,7 +13,7 @@ from harness.records.scenario import LoadPlan, Scenario
 def scenario(**changes: Any) -> Scenario:
     values: dict[str, Any] = {
         "question": "Which?",
-        "data": {"source": "sklearn:iris"},
+        "data": [{"source": "sklearn:iris"}],
         "search": {"engines": ["random_search"], "seconds": 10},
         "serve": [{"target": "asgi"}, {"target": "null"}],
     }

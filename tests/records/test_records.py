@@ -4,16 +4,17 @@ import pytest
 from pydantic import ValidationError
 
 from harness.records.candidate import Artifact, Evaluated, better
+from harness.records.cell import Cell, cells
 from harness.records.finding import Answer, Estimate, GateVerdict, Verdict
 from harness.records.run import MESSAGE_LIMIT, Cause, Failure
-from harness.records.scenario import Cell, Gate, Scenario, cells
+from harness.records.scenario import Gate, Scenario
 from harness.units import Unit
 
 
 def scenario(**changes: object) -> Scenario:
     values = {
         "question": "Which?",
-        "data": {"source": "sklearn:iris"},
+        "data": [{"source": "sklearn:iris"}],
         "search": {"engines": ["random_search", "optuna_search"], "seeds": [1, 2]},
         "serve": [{"target": "asgi", "runtimes": ["onnx"], "replicas": [1, 2]}, {"target": "null"}],
     }
@@ -53,7 +54,7 @@ def test_a_cell_is_known_by_what_determines_it() -> None:
     reloaded = ids(scenario(load={"seed": 99}))
     assert reloaded["search"] == first["search"]
     assert reloaded["serve"].isdisjoint(first["serve"])
-    assert all(ids(scenario(data={"source": "sklearn:wine"}))[kind].isdisjoint(first[kind]) for kind in first)
+    assert all(ids(scenario(data=[{"source": "sklearn:wine"}]))[kind].isdisjoint(first[kind]) for kind in first)
 
 
 def test_a_list_that_names_a_thing_twice_is_refused() -> None:
@@ -134,4 +135,7 @@ def test_the_worst_gate_is_the_verdict(answers: list[Answer], whole: Answer | No
 def test_a_cell_is_told_in_a_few_words() -> None:
     served = Cell(id="x", kind="serve", candidate="baseline", runtime="onnx", target="asgi", replicas=2)
     assert served.label == "baseline onnx asgi x2"
-    assert Cell(id="x", kind="search", engine="random_search", seed=3).label == "random_search seed 3"
+    assert (
+        Cell(id="x", kind="search", table="iris", engine="random_search", seed=3, workers=2).label
+        == "iris random_search seed 3 x2"
+    )

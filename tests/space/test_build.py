@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.records.candidate import Column, Configuration, Signature
-from harness.records.scenario import Task
+from harness.records.words import Task
 from harness.space.build import build
 from harness.space.families import FAMILIES, Family, defaults
 from harness.space.preprocess import to_batch, to_frame

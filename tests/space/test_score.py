@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from harness.errors import UsageError
 from harness.records.candidate import Column, Signature
 from harness.records.rows import Prediction
-from harness.records.scenario import Metric, Task
+from harness.records.words import Metric, Task
 from harness.space.build import build
 from harness.space.score import default_metric, predict, refuse_unfit, score
 

@@ -13,7 +13,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from harness.errors import UsageError
-from harness.records.scenario import DataPlan
+from harness.records.table import DataPlan
 from harness.stages.data import Table, fold_rows, load_table
 
 ROWS = 40

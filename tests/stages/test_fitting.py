@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info
 from harness.ports import Problem, Proposal, SklearnPipeline
 from harness.records.candidate import Configuration
 from harness.records.run import Cause
-from harness.records.scenario import DataPlan
+from harness.records.table import DataPlan
 from harness.stages.data import fold_rows, load_table
 from harness.stages.fitting import Fitter
 

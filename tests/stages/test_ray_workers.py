@@ -17,7 +17,7 @@ from harness.ports import Finished, Problem, Proposal, Workbench
 from harness.ray_session import ray_session
 from harness.records.candidate import Configuration, Evaluated
 from harness.records.run import Cause
-from harness.records.scenario import DataPlan
+from harness.records.table import DataPlan
 from harness.stages import fleet as fleet_room
 from harness.stages import ray_workers as ray_workers_room
 from harness.stages.data import Table, load_table

@@ -11,7 +11,7 @@ from harness.errors import UsageError
 from harness.ports import Finished, Fleet, Problem, Proposal
 from harness.records.candidate import Evaluated, Trial
 from harness.records.run import Cause, Failure
-from harness.records.scenario import DataPlan
+from harness.records.table import DataPlan
 from harness.stages.data import load_table
 from harness.stages.fleet import Done, Ready, SearchFleet
 from harness.stages.search import best, fit_candidate, search

@@ -16,7 +16,7 @@ from harness.errors import InfrastructureError
 from harness.ports import Problem, Proposal
 from harness.records.candidate import Evaluated
 from harness.records.run import Cause
-from harness.records.scenario import DataPlan
+from harness.records.table import DataPlan
 from harness.stages.data import fold_rows, load_table
 from harness.stages.fitting import Fitter
 from harness.stages.supervisor import KILL_AFTER_S, supervised

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from harness.records.candidate import Candidate, Check, Column, Signature
 from harness.records.rows import Batch, Prediction
-from harness.records.scenario import ExpectPlan, Metric, Task
+from harness.records.scenario import ExpectPlan
+from harness.records.words import Metric, Task
 from harness.serving.protocol import decode_request
 from harness.stages import validate
 from harness.stages.validate import parity_check, quality_checks, reload_check, request_bodies

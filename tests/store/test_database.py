@@ -10,21 +10,37 @@ import pytest
 
 from harness.errors import HarnessError, InfrastructureError, IntegrityError, UsageError
 from harness.records.candidate import Check, Evaluated, Trial
+from harness.records.cell import Cell, cells
 from harness.records.ledger import StepEntry
 from harness.records.load import GeneratorHealth, Step, WorkerHealth
+from harness.records.refit import PredictTime, Refit
 from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Run
-from harness.records.scenario import Cell, Scenario, cells
+from harness.records.scenario import Scenario
+from harness.records.table import TableEntry
 from harness.store.database import Database, started_utc
 
 SCENARIO = Scenario.model_validate(
     {
         "question": "Which?",
-        "data": {"source": "sklearn:iris"},
+        "data": [{"source": "sklearn:iris"}],
         "search": {"engines": ["random_search"]},
         "serve": [{"target": "asgi"}],
     }
 )
 PLAN = cells(SCENARIO, ())
+TABLES = (
+    TableEntry(
+        name="iris",
+        source="sklearn:iris",
+        task="multiclass",
+        metric="accuracy",
+        classes=("setosa", "versicolor", "virginica"),
+        train_rows=112,
+        holdout_rows=38,
+        columns={"number": 4},
+        sha256="2" * 64,
+    ),
+)
 HOST = Host(
     system="Linux",
     machine="x86_64",
@@ -48,7 +64,7 @@ RUN = Run(
 
 
 def created(path: Path) -> Database:
-    return Database.create(path, RUN, HOST, SCENARIO, PLAN)
+    return Database.create(path, RUN, HOST, SCENARIO, TABLES, PLAN)
 
 
 def cell(kind: str) -> Cell:
@@ -80,6 +96,24 @@ def test_everything_recorded_is_read_back(tmp_path: Path) -> None:
     step = Step(shape="ladder", number=0, mode="closed", in_flight=4, duration_s=1.0, warmup_s=0.1)
     records = {
         "trials": trial(0),
+        "refits": Refit(
+            cell=served.id,
+            table="iris",
+            entrant="random_search",
+            seed=1,
+            configuration={"family": "random_forest"},
+            cv_score=0.9,
+            score=0.1 + 0.2,
+            resamples=(0.25, 0.35),
+            fit_cold_s=0.2,
+            fit_warm_s=0.1,
+            load_s=0.01,
+            predict_cold_s=0.02,
+            predict=(PredictTime(rows=1, calls_s=(0.001, 0.0011)),),
+            threads=1,
+            size_bytes=1000,
+            peak_memory_bytes=2**27,
+        ),
         "checks": Check(candidate="baseline", name="holdout_score", passed=True, value=0.1 + 0.2, detail="fine"),
         "steps": StepEntry(
             id="one",
@@ -112,7 +146,8 @@ def test_everything_recorded_is_read_back(tmp_path: Path) -> None:
     with Database.read(tmp_path / "run.db") as database:
         database.check()
         ledger = database.ledger()
-    assert (ledger.run, ledger.host, ledger.scenario, ledger.plan) == (RUN, HOST, SCENARIO, PLAN)
+    assert (ledger.run, ledger.host, ledger.scenario) == (RUN, HOST, SCENARIO)
+    assert (ledger.tables, ledger.plan) == (TABLES, PLAN)
     assert {name: getattr(ledger, name) for name in records} == {name: (record,) for name, record in records.items()}
     assert ledger.results == (done(served),)
 

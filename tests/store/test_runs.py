@@ -13,15 +13,16 @@ import pytest
 
 from harness.cli.main import _parser
 from harness.errors import InfrastructureError, LockedError, UsageError
+from harness.records.cell import Cell, cells
 from harness.records.run import Host, Run
-from harness.records.scenario import Cell, Scenario, cells
+from harness.records.scenario import Scenario
 from harness.store.database import Database
 from harness.store.runs import RESULTS, RunFolder, checked_run_id, disk_failures, find_run, locked, new_run, runs
 
 SCENARIO = Scenario.model_validate(
     {
         "question": "Which?",
-        "data": {"source": "sklearn:iris"},
+        "data": [{"source": "sklearn:iris"}],
         "search": {"engines": ["random_search"]},
         "serve": [{"target": "null", "replicas": [1, 2]}],
     }
@@ -53,7 +54,7 @@ def recorded(results: Path, run_id: str, started_utc: str = "2026-01-01T00:00:00
 
     def fill(made: RunFolder) -> None:
         made.scenario.touch()
-        Database.create(made.database, run, host, SCENARIO, PLAN).close()
+        Database.create(made.database, run, host, SCENARIO, (), PLAN).close()
 
     return new_run(results, run_id, fill).path
 

@@ -195,7 +195,7 @@ def test_a_text_that_no_file_can_hold_is_refused(tmp_path: Path) -> None:
 def test_an_override_may_be_a_bare_word(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(GOOD)
-    assert read_scenario(path, ["data.source=sklearn:wine"])[0].data.source == "sklearn:wine"
+    assert read_scenario(path, ["data.source=sklearn:wine"])[0].data[0].source == "sklearn:wine"
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,18 @@
 from types import ModuleType
 
 from harness.analysis.capacity import capacities
-from harness.analysis.ranking import ranking
+from harness.analysis.recommendation import recommendation
 from harness.records.candidate import Check
-from harness.records.finding import Ranking
+from harness.records.finding import Recommendation
 from harness.records.run import Cause, Failure
 
 OPTUNA = "optuna_search"
 RANDOM = "random_search"
 
 
-def ranked(story: object) -> Ranking:
+def ranked(story: object) -> Recommendation:
     ledger, results = story.ledger(), story.reduced()  # type: ignore[attr-defined]
-    return ranking(ledger, capacities(ledger, results), results)
+    return recommendation(ledger, capacities(ledger, results), results)
 
 
 def test_a_tie_in_score_goes_to_capacity_and_the_sentence_says_so(ledgers: ModuleType) -> None:
@@ -119,7 +119,7 @@ def test_a_check_of_one_runtime_keeps_only_that_runtime_away(ledgers: ModuleType
 def test_losses_are_better_when_they_are_smaller(ledgers: ModuleType) -> None:
     story = ledgers.Story(
         ledgers.scenario(
-            data={"source": "sklearn:diabetes", "task": "regression"},
+            data=[{"source": "sklearn:diabetes", "task": "regression"}],
             search={"engines": [OPTUNA, RANDOM], "metric": "rmse"},
             expect={"score_at_most": 60.0},
             serve=[],

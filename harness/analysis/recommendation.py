@@ -1,7 +1,7 @@
 """Which candidate to ship, and why.
 
-In: the ledger, the capacities and the reduced steps. Out: `Ranking`: every candidate with its score and its best served
-cell, which of them are on the Pareto front, and the recommendation as a sentence.
+In: the ledger, the capacities and the reduced steps. Out: `Recommendation`: every candidate with its score and its
+best served cell, which of them are on the Pareto front, and what to ship as a sentence.
 
 The rule. Recommendable is a candidate that passed its checks and, where candidates are served, has a cell that carries
 the load: one that met the objective at the asked rate (any rate, if none is asked; any answer, without an objective).
@@ -19,17 +19,18 @@ from dataclasses import dataclass
 
 from harness.analysis.servers import carried_words, server_sentence
 from harness.records.candidate import MINIMISED, Candidate
-from harness.records.finding import Capacity, Estimate, Ranking, Standing
+from harness.records.finding import Capacity, Estimate, Recommendation, Standing
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
-from harness.records.scenario import Metric, Objective
+from harness.records.scenario import Objective
+from harness.records.words import Metric
 from harness.stats.compare import difference_interval
 from harness.units import Unit, format_bound, format_number
 
 _NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
-def ranking(ledger: Ledger, capacities: Sequence[Capacity], results: Sequence[StepResult]) -> Ranking:
+def recommendation(ledger: Ledger, capacities: Sequence[Capacity], results: Sequence[StepResult]) -> Recommendation:
     """The candidates, the recommended one first, then by score; and what to ship, in a sentence."""
     serving = any(capacity.candidate is not None for capacity in capacities)
     contenders = [_contender(ledger, candidate, capacities, results) for candidate in ledger.candidates]
@@ -37,7 +38,7 @@ def ranking(ledger: Ledger, capacities: Sequence[Capacity], results: Sequence[St
     chosen = max(tied, key=_served_goodness) if tied and serving else leader
     front = _front(contenders, {one.candidate.origin: _p99_by_rate(one, results) for one in contenders})
     ordered = sorted(contenders, key=lambda one: (one is not chosen, -_goodness(one), one.candidate.origin))
-    return Ranking(
+    return Recommendation(
         standings=tuple(
             Standing(
                 candidate=one.candidate.origin,

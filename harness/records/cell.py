@@ -1,0 +1,113 @@
+"""Cells: the points of a scenario's plan, each the unit of work that is done once, whole.
+
+In: a scenario. Out: `cells`, its plan in the order in which it is worked off. A cell's id is the hash of what
+determines it, so a resumed run knows what is done.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Collection, Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from harness.records.frozen import Frozen
+from harness.records.scenario import Scenario
+from harness.records.table import DataPlan
+from harness.records.words import BASELINE, DUMMY, Scalar
+
+CellKind = Literal["search", "refit", "candidate", "serve", "micro"]
+
+
+class Cell(Frozen):
+    """One fully resolved point of the plan; the unit of work that is done once, whole."""
+
+    id: str
+    kind: CellKind
+    table: str | None = None
+    """Of a search and a refit: on which table."""
+    engine: str | None = None
+    """Of a search: who searches. Of a refit: whose best it is, or `baseline`, or `dummy`."""
+    seed: int | None = None
+    """Of both: with which seed; None for a refit of what was not searched for."""
+    workers: int | None = None
+    """Of a search: by how many."""
+    candidate: str | None = None
+    """Of every other cell: the candidate's origin (an engine, or `baseline`); None where nothing of ours is served."""
+    runtime: str | None = None
+    target: str | None = None
+    replicas: int | None = None
+    parameters: dict[str, Scalar] = Field(default={})
+    """Of a serve cell: the target's."""
+
+    @property
+    def label(self) -> str:
+        """The cell in a few words, for progress and tables."""
+        parts: tuple[object, ...]
+        match self.kind:
+            case "search":
+                parts = (self.table, self.engine, f"seed {self.seed}", f"x{self.workers}")
+            case "refit":
+                parts = (self.table, self.engine, None if self.seed is None else f"seed {self.seed}")
+            case "serve":
+                parts = (self.candidate, self.runtime, self.target, f"x{self.replicas}")
+            case _:
+                parts = (self.candidate,)
+        return " ".join(str(part) for part in parts if part is not None)
+
+
+def cells(scenario: Scenario, bare_targets: Collection[str]) -> tuple[Cell, ...]:
+    """The plan of a scenario, in the order in which it is worked off.
+
+    `bare_targets` are the targets that serve nothing of ours (null, external): each is one cell per number of
+    replicas, without candidate or runtime. The same scenario gives the same ids on every machine.
+    """
+    compared = itertools.chain.from_iterable(_on_table(scenario, table) for table in scenario.tables)
+    # On several tables engines are compared, and nothing is served.
+    return (*compared, *(_on_the_way_to_traffic(scenario, bare_targets) if len(scenario.tables) < 2 else ()))
+
+
+def _on_table(scenario: Scenario, table: DataPlan) -> Iterator[Cell]:
+    """Searches on one table and, where engines are compared, what they found fitted once more."""
+    search, comparison = scenario.search, scenario.comparison
+    if search is None:
+        return
+    searching = [table.model_dump(mode="json"), search.model_dump(mode="json")]
+    for workers, engine, seed in itertools.product(search.workers, search.engines, search.seeds):
+        yield _cell("search", searching, table=table.name, engine=engine, seed=seed, workers=workers)
+    if comparison is None:
+        return
+    refitting = [searching, comparison.model_dump(mode="json")]
+    for entrant in (DUMMY, BASELINE):  # neither is searched for, so neither has a seed
+        yield _cell("refit", refitting, table=table.name, engine=entrant)
+    for engine, seed in itertools.product(search.engines, search.seeds):
+        yield _cell("refit", refitting, table=table.name, engine=engine, seed=seed)
+
+
+def _on_the_way_to_traffic(scenario: Scenario, bare_targets: Collection[str]) -> Iterator[Cell]:
+    """Candidates, where they are served, and what is timed in process."""
+    origins = (BASELINE, *scenario.search.engines) if scenario.search else ()
+    searching = [part.model_dump(mode="json") if part else None for part in (*scenario.tables, scenario.search)]
+    judging = [searching, scenario.expect.model_dump(mode="json")]
+    for origin in origins:
+        yield _cell("candidate", judging, candidate=origin)
+    asking = scenario.requests.model_dump(mode="json") if scenario.requests else None
+    loading = [judging, asking, scenario.load.model_dump(mode="json")]
+    for plan in scenario.serve:
+        shared = {"target": plan.target, "parameters": dict(plan.parameters)}
+        bare = plan.target in bare_targets
+        for candidate, runtime, replicas in itertools.product(
+            (None,) if bare else plan.candidates or origins, (None,) if bare else plan.runtimes, plan.replicas
+        ):
+            yield _cell("serve", loading, candidate=candidate, runtime=runtime, replicas=replicas, **shared)
+    if scenario.micro.enabled:
+        for origin in (scenario.micro.candidates or origins) if origins else ():
+            yield _cell("micro", [judging, scenario.micro.seconds], candidate=origin)
+
+
+def _cell(kind: CellKind, determined_by: object, **fields: object) -> Cell:
+    text = json.dumps([kind, fields, determined_by], sort_keys=True, separators=(",", ":"))
+    return Cell.model_validate(
+        {"id": f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}", "kind": kind, **fields}
+    )
