@@ -24,18 +24,21 @@ from harness.process import refuse_gone
 from harness.records.candidate import Candidate, Check, Configuration, Trial
 from harness.records.cell import Cell
 from harness.records.ledger import Ledger
+from harness.records.refit import Refit
 from harness.records.rows import Batch, Prediction
-from harness.records.run import Cause
-from harness.records.scenario import Scenario
-from harness.records.words import BASELINE, Metric
+from harness.records.run import Cause, Failure
+from harness.records.scenario import ComparePlan, Scenario
+from harness.records.words import BASELINE, DUMMY, Metric
 from harness.serving.protocol import encode_request
 from harness.space.families import baseline
-from harness.space.score import predict
+from harness.space.resamples import resampled_rows, resampled_scores
+from harness.space.score import predict, score
 from harness.stages.data import holdout_batch
 from harness.stages.export import exported, loaded
 from harness.stages.fitting import cause_of
 from harness.stages.fleet import SearchFleet
 from harness.stages.micro import BATCH_ROWS, micro_benchmarks
+from harness.stages.refit import THREADS, Order, refitted
 from harness.stages.search import best, fit_candidate, search
 from harness.stages.validate import (
     Connection,
@@ -56,6 +59,10 @@ MODEL = "candidate"
 """What every served candidate is called in its URL: the same requests reach all of them."""
 
 PAGE_NOTE = "Locust's page was open (--ui): a process more on the server's cores"
+
+REFIT_PATIENCE_S = 120.0
+REFIT_PATIENCE = 4.0
+"""A refit may take so long, and so many times as long as a search: it fits twice, on more rows than a fold has."""
 
 _SAMPLE_ROWS = 10
 
@@ -80,6 +87,49 @@ def search_cell(work: Work, cell: Cell, fleet: SearchFleet, problem: Problem) ->
     return Told()
 
 
+def refit_cell(work: Work, cell: Cell) -> Told:
+    """What an engine found with a seed (or the baseline, or the dummy): fitted on all training rows, and timed."""
+    searched, entrant = work.searched(cell), str(cell.engine)
+    table, task, seed = searched.table, searched.table.signature.task, searched.data.seed
+    configuration, cv_score = _entrant(work.database.ledger(), cell, searched)
+    plan = work.scenario.comparison or ComparePlan()
+    work.tell("fitting and timing")
+    limit_s = REFIT_PATIENCE_S + REFIT_PATIENCE * searched.search.seconds
+    with blamed_on(Cause.WORKER_LOST, work):
+        answer = refitted(Order(table, configuration, seed, plan), work.host.target_cores, limit_s)
+    if isinstance(answer, Failure):
+        raise CellFailedError(answer.cause, answer.message)
+    fitted, asked = answer
+    truth = table.target[table.holdout]
+    drawn = resampled_rows(truth, task, seed)
+    value = score(searched.metric, truth, fitted.answers)
+    resamples = resampled_scores(searched.metric, truth, fitted.answers, drawn)
+    if not np.isfinite([value, *resamples]).all():
+        raise CellFailedError(Cause.NONFINITE_METRIC, f"{searched.metric} on the holdout, or a resample, is not finite")
+    work.database.record(
+        cell.id,
+        Refit(
+            cell=cell.id,
+            table=str(cell.table),
+            entrant=entrant,
+            seed=cell.seed,
+            configuration=configuration,
+            cv_score=cv_score,
+            score=value,
+            resamples=resamples,
+            fit_cold_s=fitted.fit_cold_s,
+            fit_warm_s=fitted.fit_warm_s,
+            load_s=asked.load_s,
+            predict_cold_s=asked.predict_cold_s,
+            predict=asked.predict,
+            threads=THREADS,
+            size_bytes=len(fitted.pipeline),
+            peak_memory_bytes=fitted.peak_memory_bytes,
+        ),
+    )
+    return Told()
+
+
 def candidate_cell(work: Work, cell: Cell) -> Told:
     """The best of an engine (or the baseline): fitted, saved, and checked as far as that goes without a server."""
     origin = str(cell.candidate)
@@ -88,7 +138,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     configuration, cv_score = (
         (baseline(table.signature.task), None)
         if origin == BASELINE
-        else _best_of(work.database.ledger(), origin, metric)
+        else _best_of(work.database.ledger(), metric, engine=origin)
     )
     started_s = work.clock.monotonic_s()
     with _blamed_on_the_model():
@@ -228,11 +278,24 @@ def _checked_candidate(ledger: Ledger, origin: str, runtime: str | None = None) 
     return found
 
 
-def _best_of(ledger: Ledger, engine: str, metric: Metric) -> tuple[Configuration, float | None]:
-    mine = {cell.id for cell in ledger.plan if cell.kind == "search" and cell.engine == engine}
+def _entrant(ledger: Ledger, cell: Cell, searched: Searched) -> tuple[Configuration, float | None]:
+    """What a refit is of, and its cross-validated score where it was searched for."""
+    if cell.engine == DUMMY:
+        return {}, None
+    if cell.engine == BASELINE:
+        return baseline(searched.table.signature.task), None
+    # Where several numbers of workers searched, what engines can do is what they do with the most.
+    asked = {"table": cell.table, "engine": cell.engine, "seed": cell.seed, "workers": max(searched.search.workers)}
+    return _best_of(ledger, searched.metric, **asked)
+
+
+def _best_of(ledger: Ledger, metric: Metric, **asked: object) -> tuple[Configuration, float | None]:
+    """The best configuration of the search cells whose fields are as `asked`, and its score."""
+    searches = [cell for cell in ledger.plan if cell.kind == "search"]
+    mine = {cell.id for cell in searches if all(getattr(cell, name) == value for name, value in asked.items())}
     leading = best((trial for trial in ledger.trials if trial.cell in mine), metric)
     if leading is None:
-        raise CellFailedError(Cause.ENGINE_NO_MODEL, f"no trial of {engine} succeeded")
+        raise CellFailedError(Cause.ENGINE_NO_MODEL, f"no trial of {asked['engine']} succeeded")
     return leading.evaluated.configuration, leading.evaluated.score
 
 

@@ -17,7 +17,7 @@ from harness.analysis.reduce import reduce_step
 from harness.analysis.validity import ROOFLINE_SHARE, judged, known_roofline, levelled_off
 from harness.clock import Clock
 from harness.errors import IntegrityError, UsageError
-from harness.pipeline.cells import candidate_cell, micro_cell, search_cell, serve_cell
+from harness.pipeline.cells import candidate_cell, micro_cell, refit_cell, search_cell, serve_cell
 from harness.pipeline.inputs import Inputs, Searched, read_inputs
 from harness.pipeline.plan import Plan, refuse_too_many, resolved
 from harness.pipeline.report import write_report
@@ -242,6 +242,8 @@ def _worked_off(
     _refuse_nothing_found(database.ledger())
     for cell in left:
         match cell.kind:
+            case "refit":
+                _done(work(cell), cell, refit_cell)
             case "candidate":
                 _done(work(cell), cell, candidate_cell)
             case "serve":

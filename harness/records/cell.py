@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from harness.records.frozen import Frozen
-from harness.records.scenario import Scenario
+from harness.records.scenario import ComparePlan, Scenario, SearchPlan
 from harness.records.table import DataPlan
 from harness.records.words import BASELINE, DUMMY, Scalar
 
@@ -63,22 +63,26 @@ def cells(scenario: Scenario, bare_targets: Collection[str]) -> tuple[Cell, ...]
     `bare_targets` are the targets that serve nothing of ours (null, external): each is one cell per number of
     replicas, without candidate or runtime. The same scenario gives the same ids on every machine.
     """
-    compared = itertools.chain.from_iterable(_on_table(scenario, table) for table in scenario.tables)
-    # On several tables engines are compared, and nothing is served.
-    return (*compared, *(_on_the_way_to_traffic(scenario, bare_targets) if len(scenario.tables) < 2 else ()))
+    search, comparison, planned = scenario.search, scenario.comparison, list[Cell]()
+    if search is not None:
+        # All searches before the first refit: Ray is gone before anything is timed.
+        planned += itertools.chain.from_iterable(_searches(search, table) for table in scenario.tables)
+        if comparison is not None:
+            planned += itertools.chain.from_iterable(_refits(search, comparison, table) for table in scenario.tables)
+    if len(scenario.tables) < 2:  # on several, engines are compared and nothing is served
+        planned += _on_the_way_to_traffic(scenario, bare_targets)
+    return tuple(planned)
 
 
-def _on_table(scenario: Scenario, table: DataPlan) -> Iterator[Cell]:
-    """Searches on one table and, where engines are compared, what they found fitted once more."""
-    search, comparison = scenario.search, scenario.comparison
-    if search is None:
-        return
+def _searches(search: SearchPlan, table: DataPlan) -> Iterator[Cell]:
     searching = [table.model_dump(mode="json"), search.model_dump(mode="json")]
     for workers, engine, seed in itertools.product(search.workers, search.engines, search.seeds):
         yield _cell("search", searching, table=table.name, engine=engine, seed=seed, workers=workers)
-    if comparison is None:
-        return
-    refitting = [searching, comparison.model_dump(mode="json")]
+
+
+def _refits(search: SearchPlan, comparison: ComparePlan, table: DataPlan) -> Iterator[Cell]:
+    """What the engines found on a table fitted once more, and what they are compared with."""
+    refitting = [part.model_dump(mode="json") for part in (table, search, comparison)]
     for entrant in (DUMMY, BASELINE):  # neither is searched for, so neither has a seed
         yield _cell("refit", refitting, table=table.name, engine=entrant)
     for engine, seed in itertools.product(search.engines, search.seeds):

@@ -19,7 +19,8 @@ class Refit(Frozen):
     """One entrant of a comparison on one table: fitted on all training rows in a process that did nothing before, and
     asked in another.
 
-    Cold is the first time in a process, warm the second: imports and reads are outside either.
+    Cold is the first time in a process, warm the second. The imports of the model's library, and all reading, are
+    outside either; what that library imports only when it is first used is a part of cold.
     """
 
     cell: str

@@ -10,6 +10,7 @@ import pkgutil
 from typing import Any
 
 from sklearn.compose import ColumnTransformer
+from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -39,6 +40,11 @@ def build(configuration: Configuration, signature: Signature, seed: int) -> Pipe
             ("model", estimator_class(family, signature.task)(**arguments)),
         ]
     )
+
+
+def build_dummy(task: Task) -> Any:
+    """The unfitted model that never looks at the columns: the mean, or the shares of the classes."""
+    return DummyRegressor() if task == "regression" else DummyClassifier(strategy="prior")
 
 
 def estimator_class(family: Family, task: Task) -> Any:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from harness.errors import InfrastructureError, one_line
 from harness.ports import Predictor
@@ -24,11 +24,10 @@ from harness.records.rows import Batch, Prediction
 from harness.records.scenario import ExpectPlan
 from harness.records.words import Task
 from harness.serving.protocol import decode_response, encode_request
-from harness.space.score import score
+from harness.space.build import build_dummy
+from harness.space.resamples import resampled_rows, resampled_scores
+from harness.space.score import predict, score
 from harness.units import Unit, format_number
-
-RESAMPLES = 500
-"""Of the bootstrap over holdout rows."""
 
 SAME_DIFFERENCE = 1e-9
 """Largest difference of an answer that the same runtime may show in another process: arithmetic may be ordered
@@ -87,14 +86,11 @@ def quality_checks(
         detail = f"{lost:,} of {len(truth):,} holdout rows got no finite answer, so there is no score"
         return [_check(candidate, "holdout_score", False, detail)]
     value = score(metric, truth, answers)
-    dummy = _dummy_answers(candidate.signature, train_truth, len(truth))
+    dummy = _dummy_answers(candidate.signature.task, train_truth, len(truth))
     dummy_value = score(metric, truth, dummy)
-    scores, gains = [], []
-    for drawn in _resamples(truth, candidate.signature.task, seed):
-        drawn_truth = truth[drawn]
-        resampled = score(metric, drawn_truth, answers.take(drawn))
-        scores.append(resampled)
-        gains.append(resampled - score(metric, drawn_truth, dummy.take(drawn)))
+    drawn = resampled_rows(truth, candidate.signature.task, seed)
+    scores = resampled_scores(metric, truth, answers, drawn)
+    gains = np.subtract(scores, resampled_scores(metric, truth, dummy, drawn))
     if not np.isfinite([value, *scores]).all():
         detail = (
             f"{metric} of the answers to {len(truth):,} holdout rows, or to a resample of them, is no finite number"
@@ -108,7 +104,7 @@ def quality_checks(
         beaten += "; the difference may be chance (95 % bootstrap interval over rows)"
     scored = f"{metric} {_shown(value)} on {len(truth)} holdout rows"
     checks = [
-        _check(candidate, "holdout_score", True, scored, value=value, low=low, high=high, resamples=tuple(scores)),
+        _check(candidate, "holdout_score", True, scored, value=value, low=low, high=high, resamples=scores),
         _check(candidate, "beats_dummy", gain_low > 0, beaten, value=value, bound=dummy_value),
     ]
     bound = expect.score_at_most if metric in MINIMISED else expect.score_at_least
@@ -297,23 +293,9 @@ def _check(
     )
 
 
-def _resamples(truth: NDArray[np.float64], task: Task, seed: int) -> NDArray[np.intp]:
-    """Positions of the rows of each resample, shape (RESAMPLES, n)."""
-    rng = np.random.default_rng(seed)
-    strata = [np.arange(len(truth))]
-    if task != "regression":
-        strata = [np.flatnonzero(truth == index) for index in np.unique(truth)]
-    return np.hstack([rng.choice(rows, (RESAMPLES, len(rows))) for rows in strata])
-
-
-def _dummy_answers(signature: Signature, train_truth: NDArray[np.float64], rows: int) -> Prediction:
-    nothing = np.zeros((len(train_truth), 1))
-    if signature.task == "regression":
-        values = DummyRegressor().fit(nothing, train_truth).predict(np.zeros((rows, 1)))
-        return Prediction(values=np.asarray(values, dtype=np.float64), probabilities=None)
-    model = DummyClassifier(strategy="prior").fit(nothing, train_truth)
-    probabilities = np.asarray(model.predict_proba(np.zeros((rows, 1))), dtype=np.float64)
-    return Prediction(values=probabilities.argmax(axis=1).astype(np.float64), probabilities=probabilities)
+def _dummy_answers(task: Task, train_truth: NDArray[np.float64], rows: int) -> Prediction:
+    model = build_dummy(task).fit(np.zeros((len(train_truth), 1)), train_truth)
+    return predict(model, pd.DataFrame(index=range(rows)), task)
 
 
 def _parts(batch: Batch, rows: int) -> list[Batch]:
@@ -328,7 +310,7 @@ def _joined(parts: Sequence[Prediction]) -> Prediction:
     )
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
+def _interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
 
