@@ -21,7 +21,8 @@ bench: $(VENV)/.setup ## run a scenario: SCENARIO=file (RESUME=run goes on with 
 	@$(BIN)/harness run $(if $(RESUME),--resume $(RESUME),$(SCENARIO)) --results $(RESULTS)
 
 test: $(VENV)/.setup-dev lint ## lint, then every test that takes seconds
-	@$(BIN)/python -m pytest -m "not long"
+	@$(BIN)/python -m pytest -m "not long and not alone" --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "not long and alone"
 
 test-long: $(VENV)/.setup-dev ## the tests that take minutes
 	@$(BIN)/python -m pytest -m long

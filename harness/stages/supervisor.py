@@ -246,6 +246,7 @@ class _Trials:
         self._way, self._pid, self._pidfd = ours, pid, os.pidfd_open(pid)
 
     def _how_it_ended(self) -> str:
+        wait([self._pidfd], KILL_AFTER_S)  # its end of the way is closed a moment before it is gone
         ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
             return "closed the way to it"
