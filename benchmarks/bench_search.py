@@ -58,7 +58,7 @@ def fleet() -> Iterator[SearchFleet]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(Path(__file__).parent))  # where trial processes find this file
         with ray_session(WORKERS), ray_workers(table, WORKERS, SystemClock(), "bench_search:Idle") as workers:
-            made = SearchFleet(workers, table.target[table.train])
+            made = SearchFleet(workers, table.training)
             made.start(PROBLEM)
             yield made
 

@@ -292,7 +292,7 @@ def _search_with(
     """Search cells on one table, with the same workers."""
     table, search = searched.table, searched.search
     with ray_workers(table, count, around.clock) as workers:
-        fleet = SearchFleet(workers, table.target[table.train])
+        fleet = SearchFleet(workers, table.training)
         for cell in cells:
             problem = Problem(
                 task=table.signature.task,

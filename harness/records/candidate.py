@@ -9,9 +9,7 @@ from pydantic import model_validator
 
 from harness.records.frozen import Frozen
 from harness.records.run import Failure
-from harness.records.words import Metric, Scalar, Task
-
-ColumnKind = Literal["number", "boolean", "date", "category"]
+from harness.records.words import ColumnKind, Metric, Scalar, Task
 
 Configuration = dict[str, Scalar]
 """A point of the search space: `family`, and that family's parameters by their scikit-learn names."""

@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from harness.records.candidate import Column, ColumnKind
+from harness.records.candidate import Column
 from harness.records.rows import MISSING_TEXT, Batch
+from harness.records.words import ColumnKind
 from harness.space.parts import microseconds, model_columns, model_inputs
 
 _DAY = np.timedelta64(86_400_000_000, "us")

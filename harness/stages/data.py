@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from harness.errors import UsageError, did_you_mean
-from harness.records.candidate import Column, ColumnKind, Signature
+from harness.records.candidate import Column, Signature
 from harness.records.rows import LARGEST, Batch
 from harness.records.table import DataPlan
-from harness.records.words import Task
+from harness.records.words import ColumnKind, Split, Task
 from harness.space.preprocess import to_batch, to_frame
 from harness.stages.source import EXACT_INTEGERS, read_source
+from harness.stages.split import LabelledRows, split_rows
 
 CLASSES_OF_NUMBERS = 20
 """A target of whole numbers with at most so many distinct values is read as classes."""
@@ -60,32 +60,64 @@ class Table:
     """Rows that it never sees, ascending."""
     sha256: str
     """Digest of columns, kinds, values, target and split; the same on every machine for the same content."""
+    split: Split
+    groups: NDArray[np.intp] | None = None
+    """Of a grouped split: the number of each row's group."""
+    times: NDArray[np.float64] | None = None
+    """Of a split by time: when each row is from, in days since 1970-01-01 or in the column's own numbers."""
+
+    @property
+    def training(self) -> LabelledRows:
+        """What the folds of the training rows are made of."""
+        rows = LabelledRows(self.target, self.signature.task, self.split, self.groups, self.times)
+        return rows.at(self.train)
 
 
-def load_table(plan: DataPlan, folder: Path) -> Table:
-    """The table of a plan. Raises UsageError on anything that cannot be searched as it is."""
-    raw = read_source(plan.source, plan.target, folder)
+def load_table(plan: DataPlan, folder: Path, memory_bytes: int | None = None) -> Table:
+    """The table of a plan, where it fits into `memory_bytes` (None: what the machine has free).
+
+    Raises UsageError on anything that cannot be searched as it is.
+    """
+    raw = read_source(plan, folder, memory_bytes)
     where = f"the table {plan.source}"
     _refuse_unknown(plan, [str(name) for name in raw.columns], where)
     target = raw[plan.target]
-    kept = [name for name in raw.columns if name != plan.target and name not in plan.drop]
+    aside = {plan.target, plan.group, plan.time, *plan.drop}
+    kept = [name for name in raw.columns if name not in aside]
     if not kept:
-        raise UsageError(f"Of {where} no column is left to predict {plan.target!r} from: `data.drop` takes them all.")
-    columns = tuple(Column(name=name, kind=_kind(raw[name], name in plan.dates, where)) for name in kept)
+        raise UsageError(
+            f"Of {where} no column is left to predict {plan.target!r} from: the plan takes them all for something else."
+        )
+    columns = tuple(
+        Column(name=name, kind=_kind(raw[name], "dates" if name in plan.dates else None, where)) for name in kept
+    )
     batch = to_batch(raw[kept], columns)
     for column in columns:
         if column.kind == "category":
             _refuse_free_text(batch.texts[:, _place(columns, column)], column.name, where)
     values, task, classes = _target(target, plan, where)
-    train, holdout = _split(values, task, classes, plan, where)
     signature = Signature(task=task, columns=columns, classes=classes)
+    split = plan.split or ("stratified" if classes else "plain")
+    if split == "stratified" and not classes:
+        raise UsageError(
+            f'The column to predict, {plan.target!r} of {where}, holds amounts, and split = "stratified" keeps shares '
+            "of classes: leave `data.split` out."
+        )
+    groups = None if plan.group is None else _groups(raw[plan.group], where)
+    times = None if plan.time is None else _times(raw[plan.time], where)
+    rows = LabelledRows(values, task, split, groups, times)
+    train, holdout = split_rows(rows, classes, plan.holdout, plan.seed, where)
+    deciding = tuple(each for each in (groups, times) if each is not None)
     return Table(
         frame=to_frame(batch, columns),
         target=values,
         signature=signature,
         train=train,
         holdout=holdout,
-        sha256=_digest(signature, (batch.numbers, values, train, holdout), batch.texts),
+        sha256=_digest(signature, (batch.numbers, values, train, holdout, *deciding), batch.texts),
+        split=split,
+        groups=groups,
+        times=times,
     )
 
 
@@ -94,43 +126,58 @@ def holdout_batch(table: Table) -> Batch:
     return to_batch(table.frame.iloc[table.holdout], table.signature.columns)
 
 
-def fold_rows(
-    target: NDArray[Any], task: Task, folds: int, seed: int
-) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]:
-    """The folds of n training rows, as positions to fit on and to score: stratified for a classification, shuffled.
-
-    The same for every engine of the same seed. Raises UsageError where a class, or the table, has too few rows.
-    """
-    if task == "regression":
-        if len(target) < 2 * folds:
-            raise UsageError(
-                f"{len(target)} training rows are too few for {folds} folds of at least two: lower `search.folds`, or "
-                "bring more rows."
-            )
-        return tuple(KFold(folds, shuffle=True, random_state=seed).split(target))
-    rarest = int(np.unique(target, return_counts=True)[1].min())
-    if rarest < folds:
-        raise UsageError(
-            f"The rarest class has {rarest} training rows, too few for {folds} folds: lower `search.folds`, merge or "
-            "remove rare classes, or bring more rows."
-        )
-    return tuple(StratifiedKFold(folds, shuffle=True, random_state=seed).split(target, target))
-
-
 def _refuse_unknown(plan: DataPlan, names: Sequence[str], where: str) -> None:
-    for setting, given in (("target", (plan.target,)), ("drop", plan.drop), ("dates", plan.dates)):
+    split = {"group": plan.group, "time": plan.time}
+    dividing = {setting: (name,) for setting, name in split.items() if name is not None}
+    features = {"drop": plan.drop, "dates": plan.dates, "columns": tuple(plan.columns)}
+    for setting, given in {"target": (plan.target,), **features, **dividing}.items():
         for name in given:
             if name not in names:
                 some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
                 hint = did_you_mean(name, names, f"its columns are {some}.")
                 raise UsageError(f"`data.{setting}` names the column {name!r}, which {where} does not have; {hint}")
-    for setting, given in (("drop", plan.drop), ("dates", plan.dates)):
+    for setting, given in {**features, **dividing}.items():
         if plan.target in given:
             raise UsageError(f"`data.{setting}` names {plan.target!r}, the column to predict: remove it from there.")
+    for setting, (name,) in dividing.items():
+        if name in plan.drop:
+            raise UsageError(
+                f"`data.drop` names {name!r}, which `data.{setting}` needs: remove it from `data.drop`; no model sees "
+                "it in any case."
+            )
 
 
-def _kind(series: "pd.Series[Any]", is_date: bool, where: str, leave: str = "") -> ColumnKind:
-    """The kind of a column; `leave` is what to do about one that cannot be used, if not to drop it."""
+def _groups(series: "pd.Series[Any]", where: str) -> NDArray[np.intp]:
+    name = f"column {series.name!r} of {where}"
+    groups = pd.factorize(series)[0]
+    if (groups < 0).any():
+        raise UsageError(
+            f"The {name} names the groups of the rows, and has no value in {(groups < 0).sum()} of {len(groups)} rows: "
+            "only you know whether these belong together. Fill them, or remove those rows."
+        )
+    return np.asarray(groups, dtype=np.intp)
+
+
+def _times(series: "pd.Series[Any]", where: str) -> NDArray[np.float64]:
+    name = f"column {series.name!r} of {where}"
+    missing = int(series.isna().sum())
+    if missing:
+        raise UsageError(
+            f"The {name} orders the rows, and has no value in {missing} of {len(series)} rows: they are neither older "
+            "nor newer than others. Fill them, or remove those rows."
+        )
+    is_text = pd.api.types.infer_dtype(series) == "string"
+    kind = _kind(series, "time" if is_text else None, where, leave="order the rows by another column")
+    if kind not in ("date", "number"):
+        raise UsageError(f"The {name} orders the rows, and is of kind {kind}: only dates and numbers have an order.")
+    return to_batch(series.to_frame(), (Column(name=str(series.name), kind=kind),)).numbers[:, 0]
+
+
+def _kind(series: "pd.Series[Any]", dated: str | None, where: str, leave: str = "") -> ColumnKind:
+    """The kind of a column; `leave` is what to do about one that cannot be used, if not to drop it.
+
+    `dated` is the setting that says it holds dates, if one does.
+    """
     name = f"column {series.name!r} of {where}"
     leave = leave or f"leave the column out with `{_drop(str(series.name))}` under [data]"
     if series.isna().all():
@@ -138,8 +185,8 @@ def _kind(series: "pd.Series[Any]", is_date: bool, where: str, leave: str = "") 
     holds = pd.api.types.infer_dtype(series, skipna=True)
     if holds == "datetime64":
         _refuse_far_dates(series, name, leave)
-    if is_date:
-        _refuse_bad_dates(series, holds, name)
+    if dated is not None:
+        _refuse_bad_dates(series, holds, name, dated)
         return "date"
     if isinstance(series.dtype, pd.CategoricalDtype):
         holds = "string" if pd.api.types.infer_dtype(series.cat.categories) == "string" else "mixed"
@@ -158,21 +205,21 @@ def _kind(series: "pd.Series[Any]", is_date: bool, where: str, leave: str = "") 
     )
 
 
-def _refuse_bad_dates(series: "pd.Series[Any]", holds: str, name: str) -> None:
+def _refuse_bad_dates(series: "pd.Series[Any]", holds: str, name: str, dated: str) -> None:
     if holds in ("datetime64", "datetime", "date"):
         return
     if holds != "string":
         raise UsageError(
-            f"The {name} is listed under `data.dates` and holds values of type {holds}: only texts (ISO 8601) are read "
-            "as dates. Remove it from the list to use it as it is."
+            f"The {name} is named under `data.{dated}` and holds values of type {holds}: only texts (ISO 8601) are "
+            "read as dates. Remove it from there to use it as it is."
         )
     parsed = pd.to_datetime(series, utc=True, format="ISO8601", errors="coerce")
     bad = series[parsed.isna() & series.notna()]
     if len(bad):
         raise UsageError(
-            f"The {name} is listed under `data.dates`, and {len(bad)} of its values are no ISO 8601 dates, the first "
+            f"The {name} is named under `data.{dated}`, and {len(bad)} of its values are no ISO 8601 dates, the first "
             f"{bad.iloc[0]!r} in data row {bad.index[0] + 1}: write them as 2026-01-31 or 2026-01-31T14:05:00, or "
-            "remove the column from the list."
+            "remove the column from there."
         )
 
 
@@ -248,7 +295,7 @@ def _target(target: "pd.Series[Any]", plan: DataPlan, where: str) -> tuple[NDArr
             f"The {name} has no value in {missing} of {len(target)} rows: nothing can be learned from them, and only "
             "you know what the holes mean. Remove those rows, or fill them."
         )
-    kind = _kind(target, False, where, leave="predict another column")
+    kind = _kind(target, None, where, leave="predict another column")
     if kind == "date":
         raise UsageError(f"The {name} holds dates: predict a number (such as days since an event) or a class instead.")
     numbers = target.to_numpy(dtype=np.float64) if kind == "number" else None
@@ -295,44 +342,6 @@ def _classes(target: "pd.Series[Any]", numbers: NDArray[np.float64] | None) -> t
         return tuple(str(label) for label in used.categories), used.codes.to_numpy(dtype=np.int64)
     labels, index = np.unique(target.astype(object).map(str).to_numpy(dtype=str), return_inverse=True)
     return tuple(str(label) for label in labels), index.astype(np.int64)
-
-
-def _split(
-    values: NDArray[Any], task: Task, classes: tuple[str, ...], plan: DataPlan, where: str
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    rows = np.arange(len(values))
-    apart = round(plan.holdout * len(rows))
-    if min(apart, len(rows) - apart) < 2:
-        raise UsageError(
-            f"Of {len(rows)} rows in {where}, a holdout of {plan.holdout:g} leaves fewer than two on one side: bring "
-            "more rows, or change `data.holdout`."
-        )
-    counts = np.bincount(values) if classes else np.array([], dtype=np.int64)
-    thin = [label for label, count in zip(classes, counts, strict=True) if count < 2]
-    advice = "merge or remove rare classes, bring more rows, or change `data.holdout`."
-    if thin:
-        raise UsageError(
-            f"In {where}, classes with a single row cannot be learned and checked: {_some(thin)}; {advice}"
-        )
-    if classes and min(apart, len(rows) - apart) < len(classes):
-        raise UsageError(
-            f"In {where}, a holdout of {apart} of {len(rows)} rows leaves a side too small for {len(classes)} classes; "
-            f"{advice}"
-        )
-    train, holdout = train_test_split(
-        rows, test_size=apart, random_state=plan.seed, stratify=values if classes else None
-    )
-    for side, name in ((train, "training rows"), (holdout, "holdout")):
-        absent = [label for index, label in enumerate(classes) if index not in values[side]]
-        if absent:
-            raise UsageError(f"In {where}, classes are too small to be in the {name}: {_some(absent)}; {advice}")
-        if len(np.unique(values[side])) < 2:
-            raise UsageError(f"In {where}, the target has a single value in the {name}: bring more rows.")
-    return np.sort(train), np.sort(holdout)
-
-
-def _some(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
 
 
 def _drop(column: str) -> str:

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from harness.clock import Clock
 from harness.ports import Finished, GoOn, Loop, Problem, Proposal
 from harness.records.candidate import Evaluated, Trial
 from harness.records.run import Cause, Failure
-from harness.stages.data import fold_rows
+from harness.stages.split import LabelledRows, fold_rows
 from harness.stages.supervisor import KILL_AFTER_S
 
 GRACE_S = 2.0
@@ -77,10 +77,10 @@ class Workers(Protocol):
 class SearchFleet:
     """Workers on one table, for one problem after the other: what engines see as `ports.Fleet`."""
 
-    def __init__(self, workers: Workers, target: NDArray[Any]) -> None:
+    def __init__(self, workers: Workers, rows: LabelledRows) -> None:
         self.workers = workers.count
         self._workers = workers
-        self._target = target
+        self._rows = rows
         self._clock = workers.clock
         self._problem: Problem | None = None
         self._history: Sequence[Trial] = ()
@@ -90,7 +90,7 @@ class SearchFleet:
 
         Raises UsageError where the table is too small for the folds, InfrastructureError where workers do not start.
         """
-        folds = fold_rows(self._target, problem.task, problem.folds, problem.seed)
+        folds = fold_rows(self._rows, problem.folds, problem.seed)
         self._problem, self._history = problem, history
         self._workers.start(problem, folds)
 

@@ -17,6 +17,7 @@ import pyarrow.parquet
 from sklearn import datasets
 
 from harness.errors import UsageError, did_you_mean, one_line
+from harness.records.table import DataPlan
 
 _SHIPPED = {
     "iris": datasets.load_iris,
@@ -36,8 +37,9 @@ _WHOLE = r"\s*[+-]?\d{1,400}\s*"
 _NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 
 
-def read_source(source: str, target: str, folder: Path) -> pd.DataFrame:
-    """The table of a source. Raises UsageError where there is none, or where it cannot be read whole."""
+def read_source(plan: DataPlan, folder: Path, memory_bytes: int | None = None) -> pd.DataFrame:
+    """The table of a plan's source. Raises UsageError where there is none, or where it cannot be read whole."""
+    source, target = plan.source, plan.target
     scheme, colon, name = source.partition(":")
     if colon and scheme == "sklearn":
         return _shipped(name, target)

@@ -56,8 +56,9 @@ def _reference_of(model: type[BaseModel], path: str, title: str) -> Iterator[str
         yield f"| `{name}` | {_type_name(field.annotation)} | {default} | {meaning} |"
     for name, field, nested in inner:
         is_list = "tuple" in str(field.annotation)
-        heading = f"`[[{path}{name}]]`" if is_list else f"`[{path}{name}]`"
-        yield from _reference_of(nested, f"{path}{name}.", heading)
+        place = f"{path}{name}.NAME" if "dict" in str(field.annotation) else f"{path}{name}"
+        heading = f"`[[{place}]]`" if is_list else f"`[{place}]`"
+        yield from _reference_of(nested, f"{place}.", heading)
 
 
 def _default(field: FieldInfo) -> str:

@@ -51,8 +51,8 @@ class InlineWorkers:
 
     def __init__(self, table: Table = TABLE, kind: type[Fitter] = Fitter) -> None:
         self.clock = SystemClock()
-        self.target = table.target[table.train]
-        self._fitter = kind(0, table.frame.iloc[table.train].reset_index(drop=True), self.target, table.signature)
+        target = table.target[table.train]
+        self._fitter = kind(0, table.frame.iloc[table.train].reset_index(drop=True), target, table.signature)
         self._answers: list[Done | Ready] = []
 
     def start(self, problem: Problem, folds: Any) -> None:
@@ -84,8 +84,7 @@ class InlineWorkers:
 
 
 def fleet_of(table: Table = TABLE, kind: type[Fitter] = Fitter) -> SearchFleet:
-    workers = InlineWorkers(table, kind)
-    return SearchFleet(workers, workers.target)
+    return SearchFleet(InlineWorkers(table, kind), table.training)
 
 
 def trials_of(

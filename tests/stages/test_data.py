@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer
 
 from harness.errors import UsageError
 from harness.records.table import DataPlan
-from harness.stages.data import Table, fold_rows, load_table
+from harness.stages.data import Table, load_table
 
 ROWS = 40
 
@@ -213,6 +213,18 @@ REFUSED = {
     "an absent target": (csv("x,colour,targets"), {}, "'target', which .* does not have; did you mean targets"),
     "an unknown column to drop": (csv(), {"drop": ("color",)}, "`data.drop` names .*'color'.*did you mean colour"),
     "an unknown date": (csv(), {"dates": ("day",)}, "`data.dates` names the column 'day'.*its columns are x, colour"),
+    "dates of mixed formats": (
+        csv("since,colour,target", "{i:03.0f}.01.2026,{c},{y}", 1) + "2026-01-31,red,yes\n31/01/2026,red,no\n",
+        {"dates": ("since",)},
+        r"'since' .* 2 of its values are no ISO 8601 dates, the first '000\.01\.2026' in data row 1",
+    ),
+    "dates that nobody said are dates": (
+        csv(row="{i:04.1f}.2026,{c},{y}"),
+        {},
+        "list it under `dates` if it holds dates",
+    ),
+    "a target of texts that are all different": (csv(row="{i},{c},{i}-{y}"), {}, "classes with a single row"),
+    "a target of two hundred different texts": (csv(row="{i},{c},{i}-{y}", rows=200), {}, "is it an identifier"),
     "a dropped target": (csv(), {"drop": ("target",)}, "the column to predict: remove it from there"),
     "nothing left": (csv(), {"drop": ("x", "colour")}, "no column is left"),
     "a hole in the target": (csv().replace("yes", "", 3), {}, "no value in 3 of 40 rows"),
@@ -385,27 +397,3 @@ def test_a_target_of_dates_is_refused(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "table.parquet")
     with pytest.raises(UsageError, match="holds dates: predict a number"):
         load_table(DataPlan(source="table.parquet"), tmp_path)
-
-
-class TestFolds:
-    def test_every_row_is_scored_once_and_classes_keep_their_shares(self) -> None:
-        target = np.repeat([0, 1], [60, 30])
-        folds = fold_rows(target, "binary", 3, seed=1)
-        assert sorted(np.concatenate([scored for _, scored in folds])) == list(range(90))
-        for fitted, scored in folds:
-            assert not set(fitted) & set(scored)
-            assert target[scored].sum() == 10
-
-    def test_the_seed_decides(self) -> None:
-        target = np.arange(50.0)
-        first, again, other = (fold_rows(target, "regression", 5, seed)[0][1].tolist() for seed in (1, 1, 2))
-        assert first == again
-        assert first != other
-
-    def test_a_class_thinner_than_the_folds_is_refused(self) -> None:
-        with pytest.raises(UsageError, match="rarest class has 2 training rows, too few for 3 folds"):
-            fold_rows(np.array([0] * 10 + [1] * 2), "binary", 3, seed=1)
-
-    def test_a_table_shorter_than_the_folds_is_refused(self) -> None:
-        with pytest.raises(UsageError, match="5 training rows are too few for 3 folds"):
-            fold_rows(np.arange(5.0), "regression", 3, seed=1)

@@ -16,8 +16,9 @@ from harness.ports import Problem, Proposal, SklearnPipeline
 from harness.records.candidate import Configuration
 from harness.records.run import Cause
 from harness.records.table import DataPlan
-from harness.stages.data import fold_rows, load_table
+from harness.stages.data import load_table
 from harness.stages.fitting import Fitter
+from harness.stages.split import fold_rows
 
 TABLE = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
 FRAME = TABLE.frame.iloc[TABLE.train].reset_index(drop=True)
@@ -25,7 +26,7 @@ TARGET = TABLE.target[TABLE.train]
 PROBLEM = Problem(
     task="binary", metric="roc_auc", families=("logistic", "knn"), folds=3, trials=4, seconds=60.0, seed=1
 )
-FOLDS = fold_rows(TARGET, "binary", 3, 1)
+FOLDS = fold_rows(TABLE.training, 3, 1)
 
 
 def fitter(kind: type[Fitter] = Fitter) -> Fitter:

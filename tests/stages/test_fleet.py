@@ -15,6 +15,7 @@ from harness.records.candidate import Evaluated, Trial
 from harness.records.run import Cause, Failure
 from harness.stages.fleet import GRACE_S, Done, Ready, SearchFleet
 from harness.stages.simulated_workers import Recorded, SimulatedWorkers
+from harness.stages.split import LabelledRows
 
 TARGET = np.array([0, 1] * 20)
 SECONDS = {"logistic": 1.0, "knn": 2.0, "mlp": 10.0}
@@ -41,7 +42,7 @@ class Story:
     def __init__(self, workers: int, known: Recorded = KNOWN) -> None:
         self.clock = FakeClock()
         self.workers = SimulatedWorkers(known, workers, self.clock, TARGET)
-        self.fleet = SearchFleet(self.workers, TARGET)
+        self.fleet = SearchFleet(self.workers, LabelledRows(TARGET, "binary", "stratified"))
         self.asked_when: list[float] = []
 
     def search(

@@ -58,7 +58,7 @@ def workers(session: None, table: Table) -> Iterator[RayWorkers]:
 
 @pytest.fixture
 def fleet(workers: RayWorkers, table: Table) -> SearchFleet:
-    return SearchFleet(workers, table.target[table.train])
+    return SearchFleet(workers, table.training)
 
 
 def asked(fleet: SearchFleet, *families: str, trials: int = 6, seconds: float = 60.0) -> list[Finished]:
@@ -74,7 +74,7 @@ def causes(found: list[Finished]) -> list[tuple[object, Cause]]:
 
 def test_real_configurations_are_scored_by_real_workers(session: None, table: Table) -> None:
     with ray_workers(table, 1, SystemClock()) as workers:
-        fleet = SearchFleet(workers, table.target[table.train])
+        fleet = SearchFleet(workers, table.training)
         fleet.start(problem())
         found = list(fleet.evaluate(lambda: Proposal(LOGISTIC)))
     assert len(found) == 6

@@ -15,6 +15,7 @@ from harness.records.table import DataPlan
 from harness.stages.data import load_table
 from harness.stages.fleet import Done, Ready, SearchFleet
 from harness.stages.search import best, fit_candidate, search
+from harness.stages.split import LabelledRows
 
 PROBLEM = Problem("binary", "roc_auc", ("logistic",), folds=3, trials=3, seconds=60.0, seed=1)
 FAILURE = Failure(cause=Cause.DATA, message="no")
@@ -59,7 +60,8 @@ class ScriptedWorkers:
 
 
 def fleet() -> SearchFleet:
-    return SearchFleet(ScriptedWorkers(FakeClock()), np.array([0, 1] * 10))  # type: ignore[arg-type]
+    rows = LabelledRows(np.array([0, 1] * 10), "binary", "stratified")
+    return SearchFleet(ScriptedWorkers(FakeClock()), rows)  # type: ignore[arg-type]
 
 
 class Engine:

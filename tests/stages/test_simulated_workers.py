@@ -18,6 +18,7 @@ from harness.space.families import families_for, sample
 from harness.stages.fleet import SearchFleet
 from harness.stages.search import search
 from harness.stages.simulated_workers import Recorded, SimulatedWorkers
+from harness.stages.split import LabelledRows
 
 TARGET = np.array([0, 1] * 20)
 FAMILIES = ("logistic", "random_forest", "mlp")
@@ -76,7 +77,8 @@ def test_failures_of_their_own_are_repeated_and_those_of_the_machine_are_not() -
 
 def simulated(workers: int, engine: RandomSearch | OptunaSearch, problem: Problem = PROBLEM) -> list[Trial]:
     hands = SimulatedWorkers(Recorded(made_up()), workers, FakeClock(), TARGET)
-    return search(engine, problem, SearchFleet(hands, TARGET), lambda made: None, "c")
+    fleet = SearchFleet(hands, LabelledRows(TARGET, "binary", "stratified"))
+    return search(engine, problem, fleet, lambda made: None, "c")
 
 
 def test_more_workers_never_take_longer() -> None:

@@ -17,15 +17,16 @@ from harness.ports import Problem, Proposal
 from harness.records.candidate import Evaluated
 from harness.records.run import Cause
 from harness.records.table import DataPlan
-from harness.stages.data import fold_rows, load_table
+from harness.stages.data import load_table
 from harness.stages.fitting import Fitter
+from harness.stages.split import fold_rows
 from harness.stages.supervisor import KILL_AFTER_S, supervised
 
 TABLE = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
 FRAME = TABLE.frame.iloc[TABLE.train].reset_index(drop=True)
 TARGET = TABLE.target[TABLE.train]
 ROWS = pickle.dumps((FRAME, TARGET, TABLE.signature))
-FOLDS = fold_rows(TARGET, "binary", 3, 1)
+FOLDS = fold_rows(TABLE.training, 3, 1)
 GIB = 2**30
 PROBLEM = Problem("binary", "accuracy", ("logistic",), 3, 10, 60.0, 1, memory_bytes=GIB)
 
