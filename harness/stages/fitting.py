@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Rows to fit on, and rows to score, as positions in the training rows."""
 
+FEWEST_ROWS = 50
+"""A share of the rows is never fewer: it would save no time, and fail what is sound on all rows (more neighbours)."""
+
 
 class NonfiniteScoreError(ValueError):
     """A fitted pipeline answered something that has no score."""
@@ -110,7 +113,7 @@ class Fitter:
         if share >= 1.0:
             return rows
         shuffled = np.random.default_rng(self._asked.seed).permutation(rows)
-        count = max(1, round(share * len(rows)))
+        count = max(min(FEWEST_ROWS, len(rows)), round(share * len(rows)))
         if self._asked.task == "regression":
             return np.sort(shuffled[:count])
         # Rows that come first in their class go first, so that a class that is in the fold is in every part of it.

@@ -39,7 +39,7 @@ def engine_named(name: str, **parameters: Any) -> Engine:
     (made_from,) = (
         value
         for key, value in vars(module).items()
-        if is_dataclass(value) and isinstance(value, type) and value.__module__ == module.__name__
+        if is_dataclass(value) and value.__module__ == module.__name__ and not key.startswith("_")
     )
     return cast(Engine, made_from(**parameters))
 

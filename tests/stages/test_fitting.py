@@ -17,7 +17,7 @@ from harness.records.candidate import Configuration
 from harness.records.run import Cause
 from harness.records.table import DataPlan
 from harness.stages.data import load_table
-from harness.stages.fitting import Fitter
+from harness.stages.fitting import FEWEST_ROWS, Fitter
 from harness.stages.split import fold_rows
 
 TABLE = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
@@ -129,7 +129,7 @@ def test_only_the_folds_that_are_asked_for_are_scored() -> None:
     assert tuple(fitter().evaluate(proposal, (fold,)).fold_scores[0] for fold in range(3)) == whole
 
 
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5])
 def test_a_share_of_the_rows_holds_every_class_and_is_the_same_every_time(share: float) -> None:
     seen: list[Any] = []
 
@@ -142,7 +142,7 @@ def test_a_share_of_the_rows_holds_every_class_and_is_the_same_every_time(share:
     for _ in range(2):
         assert watching.evaluate(Proposal({"family": "logistic"}, share)).rows_share == share
     assert seen[:3] == seen[3:]
-    assert len(seen[0]) == max(2, round(share * len(FOLDS[0][0])))
+    assert len(seen[0]) == max(FEWEST_ROWS, round(share * len(FOLDS[0][0])))
     # What is added with a larger share is added to what was there.
     larger: list[Any] = seen.copy()
     watching.evaluate(Proposal({"family": "logistic"}, min(1.0, 2 * share)))
