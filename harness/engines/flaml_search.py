@@ -134,14 +134,14 @@ def _learner(family: Family) -> type[Any]:
         @classmethod
         def search_space(cls, data_size: object, task: object, **_unused: object) -> dict[str, dict[str, Any]]:
             return {
-                parameter.name: {"domain": _domain(parameter), "init_value": parameter.default}
+                parameter.name: {"domain": domain(parameter), "init_value": parameter.default}
                 for parameter in family.parameters
             }
 
         @property
         def configuration(self) -> Configuration:
             return {FAMILY: family.name} | {
-                parameter.name: _plain(parameter, self.params[parameter.name]) for parameter in family.parameters
+                parameter.name: plain(parameter, self.params[parameter.name]) for parameter in family.parameters
             }
 
         def fit(self, *_unused: object, **_more: object) -> float:
@@ -150,7 +150,8 @@ def _learner(family: Family) -> type[Any]:
     return Learner
 
 
-def _domain(parameter: Parameter) -> Any:
+def domain(parameter: Parameter) -> Any:
+    """A parameter's range in FLAML's words."""
     from flaml.tune.sample import choice, lograndint, loguniform, randint, uniform
 
     match parameter:
@@ -163,7 +164,8 @@ def _domain(parameter: Parameter) -> Any:
             return choice(list(parameter.choices))
 
 
-def _plain(parameter: Parameter, value: Any) -> Scalar:
+def plain(parameter: Parameter, value: Any) -> Scalar:
+    """A value that FLAML has drawn, as a configuration holds it: FLAML's numbers are numpy's at times."""
     match parameter:
         case FloatRange():
             return float(value)

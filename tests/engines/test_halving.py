@@ -7,54 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.clock import FakeClock
 from harness.engines.halving import Halving
 from harness.engines.random_search import RandomSearch
 from harness.ports import Problem, Proposal
-from harness.records.candidate import Evaluated, Trial
-from harness.records.run import Cause, Failure
+from harness.records.candidate import Trial
 from harness.records.table import DataPlan
-from harness.records.words import Metric
 from harness.stages.data import load_table
 from harness.stages.fitting import Fitter
-from harness.stages.fleet import SearchFleet
-from harness.stages.search import best, search
-from harness.stages.simulated_workers import Recorded, SimulatedWorkers
-
-TARGET = np.array([0, 1] * 20)
-
-
-class Landscape(Recorded):
-    """Known answers: the score is best at C = 1, rows bring a little of it, and the seconds are those of the rows."""
-
-    def __init__(self, failing_above: float = 2.0) -> None:
-        self._failing_above = failing_above
-
-    def evaluate(self, proposal: Proposal, folds: Sequence[int] | None, worker: int) -> Evaluated:
-        away = abs(np.log10(float(proposal.configuration["C"])))
-        failure = Failure.of(Cause.MEMORY, "too large") if proposal.rows_share > self._failing_above else None
-        return Evaluated(
-            configuration=proposal.configuration,
-            fold_scores=() if failure else (1.0 - away / 10 + proposal.rows_share / 100,),
-            duration_s=(3.0 + away) * proposal.rows_share,
-            worker=worker,
-            rows_share=proposal.rows_share,
-            failure=failure,
-        )
-
-
-def searched(
-    workers: int = 1,
-    trials: int = 120,
-    seconds: float = 1e6,
-    metric: Metric = "roc_auc",
-    known: Recorded | None = None,
-    history: Sequence[Trial] = (),
-    engine: Halving | RandomSearch | None = None,
-) -> list[Trial]:
-    problem = Problem("binary", metric, ("logistic",), 3, trials, seconds, 1)
-    hands = SimulatedWorkers(known or Landscape(), workers, FakeClock(), TARGET)
-    return search(engine or Halving(), problem, SearchFleet(hands, TARGET), lambda made: None, "c", history)
+from harness.stages.search import best
+from tests.engines.landscape import Landscape, away, searched, waits_s
 
 
 def shares(trials: Sequence[Trial]) -> list[float]:
@@ -85,12 +46,12 @@ def test_one_worker_goes_on_as_the_paper_says_by_hand() -> None:
     # Three on the lowest rung let one go on, nine let three, and these three let one of them come to all rows.
     low, middle, whole = round(1 / 9, 4), round(1 / 3, 4), 1.0
     expected = [low, low, low, middle] * 3 + [whole]
-    assert shares(searched(trials=39))[:13] == expected
+    assert shares(searched(Halving(), trials=39))[:13] == expected
 
 
 @pytest.mark.parametrize("workers", [1, 4, 16])
 def test_who_goes_on_was_among_the_best_third_of_what_was_known_then(workers: int) -> None:
-    trials = searched(workers)
+    trials = searched(Halving(), workers)
     closing = len(trials) // 3
     for trial in trials:
         if trial.evaluated.rows_share == pytest.approx(1 / 9) or trial.asked >= len(trials) - closing:
@@ -104,32 +65,30 @@ def test_who_goes_on_was_among_the_best_third_of_what_was_known_then(workers: in
 
 @pytest.mark.parametrize("workers", [2, 5, 16])
 def test_no_worker_ever_waits(workers: int) -> None:
-    trials = searched(workers)
+    trials = searched(Halving(), workers)
     for worker in range(workers):
-        own = sorted((one for one in trials if one.evaluated.worker == worker), key=lambda one: one.sent_s)
-        ends_s = [0.0, *(one.finished_s for one in own)]
-        assert [one.sent_s for one in own] == pytest.approx(ends_s[:-1])
+        assert waits_s(trials, worker) == pytest.approx([0.0] * len(waits_s(trials, worker)))
 
 
 def test_no_configuration_is_tried_on_a_share_twice() -> None:
-    trials = searched(4)
+    trials = searched(Halving(), 4)
     tried = [(one.evaluated.configuration["C"], one.evaluated.rows_share) for one in trials]
     assert len(set(tried)) == len(tried)
 
 
 @pytest.mark.parametrize(("trials", "whole"), [(1, 1), (2, 1), (8, 2), (30, 10)])
 def test_the_last_trials_are_for_the_best_on_all_rows(trials: int, whole: int) -> None:
-    found = searched(trials=trials)
+    found = searched(Halving(), trials=trials)
     assert shares(found)[-whole:] == [1.0] * whole
     shipped = best(found, "roc_auc")
     assert shipped is not None
     # Rows bring every configuration the same here, so the best of all is the best on all rows.
-    known = [abs(np.log10(float(one.evaluated.configuration["C"]))) for one in found]
-    assert abs(np.log10(float(shipped.evaluated.configuration["C"]))) == min(known)
+    known = [away(one.evaluated.configuration) for one in found]
+    assert away(shipped.evaluated.configuration) == min(known)
 
 
 def test_so_are_the_last_seconds_where_they_end_first() -> None:
-    found = searched(workers=2, trials=10_000, seconds=300.0)
+    found = searched(Halving(), workers=2, trials=10_000, seconds=300.0)
     late = [one for one in found if one.asked_s > 200.0]
     assert late
     assert {one.evaluated.rows_share for one in late[2:]} == {1.0}
@@ -138,13 +97,13 @@ def test_so_are_the_last_seconds_where_they_end_first() -> None:
 
 def test_less_is_better_where_the_metric_says_so() -> None:
     # The landscape's score falls with the distance from C = 1: as a loss, its best of the first three is the farthest.
-    first = sorted(searched(metric="log_loss"), key=lambda one: one.asked)[:4]
-    away = [abs(np.log10(float(one.evaluated.configuration["C"]))) for one in first]
-    assert away[3] == max(away[:3])
+    first = sorted(searched(Halving(), metric="log_loss"), key=lambda one: one.asked)[:4]
+    distances = [away(one.evaluated.configuration) for one in first]
+    assert distances[3] == max(distances[:3])
 
 
 def test_what_failed_is_the_worst_of_its_rung_and_never_goes_on() -> None:
-    found = searched(known=Landscape(failing_above=0.2))
+    found = searched(Halving(), known=Landscape(failing_above=0.2))
     assert sum(one.evaluated.failure is not None for one in found) == sum(share > 0.2 for share in shares(found))
     # Nothing came past the second rung by its merit; the end still tries the best of the lowest one on all rows.
     assert shares(found).index(1.0) == 80
@@ -153,8 +112,8 @@ def test_what_failed_is_the_worst_of_its_rung_and_never_goes_on() -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("done", [1, 20, 70])
 def test_an_interrupted_search_goes_on_to_the_same_end(workers: int, done: int) -> None:
-    whole = searched(workers, trials=90)
-    resumed = searched(workers, trials=90, history=whole[:done])
+    whole = searched(Halving(), workers, trials=90)
+    resumed = searched(Halving(), workers, trials=90, history=whole[:done])
     assert resumed[:done] == whole[:done]
     assert len(resumed) == 90
     if workers == 1:
@@ -163,7 +122,7 @@ def test_an_interrupted_search_goes_on_to_the_same_end(workers: int, done: int) 
 
 def test_in_the_same_seconds_it_sees_more_configurations_than_random_search() -> None:
     seen, by_chance = (
-        {one.evaluated.configuration["C"] for one in searched(trials=10_000, seconds=100.0, engine=engine)}
+        {one.evaluated.configuration["C"] for one in searched(engine, trials=10_000, seconds=100.0)}
         for engine in (Halving(), RandomSearch())
     )
     assert len(seen) > 1.5 * len(by_chance)
