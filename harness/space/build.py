@@ -9,6 +9,7 @@ import math
 import pkgutil
 from typing import Any
 
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.impute import SimpleImputer
@@ -21,6 +22,9 @@ from harness.records.words import Scalar, Task
 from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, family_named
 from harness.space.parts import model_columns
 from harness.space.preprocess import RawColumns
+
+_CALIBRATION_PARTS = 3
+"""Into which the rows are parted, to see margins of rows that a model was not fitted on."""
 
 
 def build(configuration: Configuration, signature: Signature, seed: int) -> Pipeline:
@@ -37,7 +41,10 @@ def build(configuration: Configuration, signature: Signature, seed: int) -> Pipe
         [
             ("columns", RawColumns(names, kinds)),
             ("features", _features(signature, family.scaled)),
-            ("model", estimator_class(family, signature.task)(**arguments)),
+            (
+                "model",
+                _with_probabilities(estimator_class(family, signature.task)(**arguments), family, signature.task),
+            ),
         ]
     )
 
@@ -53,6 +60,13 @@ def estimator_class(family: Family, task: Task) -> Any:
     if path is None:
         raise UsageError(f"The model family {family.name!r} has no estimator for a {task} task: choose another family.")
     return pkgutil.resolve_name(path)
+
+
+def _with_probabilities(model: Any, family: Family, task: Task) -> Any:
+    if not family.calibrated or task == "regression":
+        return model
+    # One model, fitted on all rows: an ensemble of one per part would cost a server three times as much.
+    return CalibratedClassifierCV(model, ensemble=False, cv=_CALIBRATION_PARTS)
 
 
 def _features(signature: Signature, scaled: bool) -> ColumnTransformer:

@@ -68,6 +68,8 @@ class Family:
     """The estimator takes `random_state`."""
     scaled: bool = False
     """The estimator wants numbers of like size."""
+    calibrated: bool = False
+    """The classifier knows margins only: probabilities are learned from those it gives rows it was not fitted on."""
 
     def estimator_for(self, task: Task) -> str | None:
         """Import path of the estimator for a task; None where the family has none."""
@@ -146,6 +148,20 @@ FAMILIES: tuple[Family, ...] = (
         fixed={"n_jobs": 1},
         seeded=False,
         scaled=True,
+    ),
+    Family(
+        name="svc",
+        classifier="sklearn.svm:SVC",
+        regressor="sklearn.svm:SVR",
+        parameters=(
+            FloatRange("C", 1e-2, 1e2, 1.0, log=True),
+            FloatRange("gamma", 1e-3, 1.0, 5e-2, log=True),
+        ),
+        # The time of a fit grows with the square of the rows: here is its bound, where a table will not be separated.
+        fixed={"max_iter": 50_000},
+        seeded=False,
+        scaled=True,
+        calibrated=True,
     ),
     Family(
         name="mlp",

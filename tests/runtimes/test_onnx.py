@@ -29,8 +29,10 @@ COLUMNS = (Column(name="a", kind="number"), Column(name="kind", kind="category")
 SIGNAL = (FRAME["a"] + (FRAME["kind"] == "x")).to_numpy()
 SIGNATURES = {
     "binary": Signature(task="binary", columns=COLUMNS, classes=("no", "yes")),
+    "multiclass": Signature(task="multiclass", columns=COLUMNS, classes=("low", "middle", "high")),
     "regression": Signature(task="regression", columns=COLUMNS),
 }
+TARGETS = {"binary": SIGNAL > 0, "multiclass": pd.qcut(SIGNAL, 3, labels=False), "regression": SIGNAL}
 BATCH = to_batch(FRAME, COLUMNS)
 
 
@@ -40,7 +42,7 @@ def test_every_family_converts(family, task, tmp_path):
     if family.estimator_for(task) is None:
         return
     signature = SIGNATURES[task]
-    pipeline = build(defaults(family), signature, 1).fit(FRAME, SIGNAL if task == "regression" else SIGNAL > 0)
+    pipeline = build(defaults(family), signature, 1).fit(FRAME, TARGETS[task])
     path = tmp_path / "model.onnx"
     path.write_bytes(Onnx().export(pipeline, signature, BATCH))
 

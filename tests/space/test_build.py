@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.datasets import make_classification
+from sklearn.metrics import log_loss
 
 from harness.errors import UsageError
 from harness.records.candidate import Column, Configuration, Signature
@@ -93,6 +96,21 @@ def test_numbers_are_scaled_where_the_family_wants_it() -> None:
     assert scaled[:-1].transform(frame)[:, 0].std() == pytest.approx(1.0)
     plain = build({"family": "lightgbm"}, signature_of("binary"), 1).fit(frame, target)
     assert plain[:-1].transform(frame)[:, 0].std() > 1e5
+
+
+def test_margins_become_probabilities_that_mean_something() -> None:
+    features, target = make_classification(1200, 6, n_informative=4, flip_y=0.2, random_state=3)
+    frame = pd.DataFrame(features, columns=[f"x{place}" for place in range(6)])
+    signature = Signature(task="binary", columns=tuple(Column(name=name, kind="number") for name in frame))
+    pipeline = build({"family": "svc"}, signature, 1).fit(frame[:800], target[:800])
+    answered = pipeline.predict_proba(frame[800:])[:, 1]
+    # Of rows that were answered with about p, about p are of the class; a tenth of the rows has the wrong label.
+    seen, said = calibration_curve(target[800:], answered, n_bins=4)
+    np.testing.assert_allclose(seen, said, atol=0.15)
+    assert log_loss(target[800:], answered) < 0.9 * np.log(2)
+    # One model for the server, not one per part of the calibration.
+    assert len(pipeline[-1].calibrated_classifiers_) == 1
+    assert pipeline[-1].calibrated_classifiers_[0].estimator.n_features_in_ == 6
 
 
 @pytest.mark.parametrize(

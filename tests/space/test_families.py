@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from harness.errors import UsageError
+from harness.records.scenario import Task
 from harness.space.build import estimator_class
 from harness.space.families import (
     FAMILIES,
@@ -89,6 +90,13 @@ def test_a_task_gets_the_families_that_fit_it() -> None:
     assert "ridge" not in {family.name for family in families_for("binary")}
     assert "logistic" not in {family.name for family in families_for("regression")}
     assert len(families_for("multiclass")) >= 8
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_every_kind_of_model_is_there_for_every_task(task: Task) -> None:
+    linear = "ridge" if task == "regression" else "logistic"
+    trees = {"random_forest", "extra_trees", "hist_gradient_boosting", "lightgbm", "xgboost"}
+    assert {linear, *trees, "knn", "svc", "mlp"} <= {family.name for family in families_for(task)}
 
 
 def test_named_families_come_in_the_order_of_the_space() -> None:
