@@ -12,6 +12,7 @@ from harness.records.words import Metric
 from harness.stages.fleet import SearchFleet
 from harness.stages.search import search
 from harness.stages.simulated_workers import Recorded, SimulatedWorkers
+from harness.stages.split import LabelledRows
 
 TARGET = np.array([0, 1] * 20)
 
@@ -53,7 +54,14 @@ def searched(
     """The trials of an engine on the landscape."""
     problem = Problem("binary", metric, families, 3, trials, seconds, 1)
     hands = SimulatedWorkers(known or Landscape(), workers, FakeClock(), TARGET)
-    return search(engine, problem, SearchFleet(hands, TARGET), lambda made: None, "c", history)
+    return search(
+        engine,
+        problem,
+        SearchFleet(hands, LabelledRows(TARGET, "binary", "stratified")),
+        lambda made: None,
+        "c",
+        history,
+    )
 
 
 def waits_s(trials: Sequence[Trial], worker: int) -> list[float]:

@@ -51,8 +51,8 @@ class InlineWorkers:
 
     def __init__(self, table: Table = TABLE, kind: type[Fitter] = Fitter) -> None:
         self.clock = SystemClock()
-        target = table.target[table.train]
-        self._fitter = kind(0, table.frame.iloc[table.train].reset_index(drop=True), target, table.signature)
+        self.target = table.target[table.train]
+        self._fitter = kind(0, table.frame.iloc[table.train].reset_index(drop=True), self.target, table.signature)
         self._answers: list[Done | Ready] = []
 
     def start(self, problem: Problem, folds: Any) -> None:

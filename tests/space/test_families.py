@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.errors import UsageError
-from harness.records.scenario import Task
+from harness.records.words import Task
 from harness.space.build import estimator_class
 from harness.space.families import (
     FAMILIES,
