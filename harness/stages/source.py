@@ -18,6 +18,9 @@ from sklearn import datasets
 
 from harness.errors import UsageError, did_you_mean, one_line
 from harness.records.table import DataPlan
+from harness.stages.memory import csv_size, parquet_size, refuse_too_large
+from harness.stages.openml import openml_table
+from harness.stages.synthetic import synthetic_plan, synthetic_table
 
 _SHIPPED = {
     "iris": datasets.load_iris,
@@ -38,20 +41,29 @@ _NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
 
 
 def read_source(plan: DataPlan, folder: Path, memory_bytes: int | None = None) -> pd.DataFrame:
-    """The table of a plan's source. Raises UsageError where there is none, or where it cannot be read whole."""
+    """The table of a plan's source, where it fits into `memory_bytes` (None: what the machine has free).
+
+    Raises UsageError where there is none, or where it cannot be read whole.
+    """
     source, target = plan.source, plan.target
     scheme, colon, name = source.partition(":")
     if colon and scheme == "sklearn":
         return _shipped(name, target)
+    if colon and scheme == "openml":
+        return openml_table(name, target)
+    if colon and scheme == "synthetic":
+        made = synthetic_plan(name, plan.parameters)
+        refuse_too_large(made.size, memory_bytes, f"The table {source}")
+        return synthetic_table(name, made, plan.seed)
     # A scheme has several letters: one letter before a colon is a drive.
     if colon and scheme.isalnum() and len(scheme) > 1:
         raise UsageError(
-            f"`data.source` is {source!r}, and tables cannot be read from {scheme!r}: use sklearn:NAME, or the path of "
-            "a .csv or .parquet file."
+            f"`data.source` is {source!r}, and tables cannot be read from {scheme!r}: use sklearn:NAME, openml:ID, "
+            "synthetic:TASK, or the path of a .csv or .parquet file."
         )
     path = folder / source
     _refuse_unreadable(path, source)
-    frame = _csv(path) if path.suffix.lower() == ".csv" else _parquet(path)
+    frame = _csv(path, memory_bytes) if path.suffix.lower() == ".csv" else _parquet(path, memory_bytes)
     if frame.empty:
         raise UsageError(f"The table {path} has a header and no rows: bring rows to learn from.")
     if len(frame.columns) < 2:
@@ -94,7 +106,9 @@ def _refuse_unreadable(path: Path, source: str) -> None:
         raise UsageError(f"{where}, and {path} is empty: bring a header and rows.")
 
 
-def _csv(path: Path) -> pd.DataFrame:
+def _csv(path: Path, memory_bytes: int | None) -> pd.DataFrame:
+    _refuse_disguised(path)
+    refuse_too_large(csv_size(path, _ENCODING), memory_bytes, f"The table {path}")
     names = _checked_header(path)
     # pandas keeps a line of nothing but blanks as a row of holes; so does the check above.
     frame = _read_csv(path, names, low_memory=False)
@@ -123,7 +137,6 @@ def _read_csv(path: Path, names: list[str], **options: Any) -> pd.DataFrame:
 
 def _checked_header(path: Path) -> list[str]:
     """Names in the first line, after a look at every other: pandas renames twins and fills short rows in silence."""
-    _refuse_disguised(path)
     try:
         with path.open(encoding=_ENCODING, newline="") as file:
             rows = csv.reader(file, strict=True)
@@ -166,8 +179,9 @@ def _refuse_disguised(path: Path) -> None:
         raise UsageError(f"{path} is a ZIP archive, as workbooks are: write the table as CSV.")
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _parquet(path: Path, memory_bytes: int | None) -> pd.DataFrame:
     try:
+        refuse_too_large(parquet_size(path), memory_bytes, f"The table {path}")
         names = [str(name) for name in pyarrow.parquet.read_schema(path).names]
         _refuse_bad_names(names, path)
         # Or a hole makes floats of a column of whole numbers, and rounds the large ones.

@@ -291,7 +291,7 @@ def test_a_table_that_cannot_be_searched_is_refused_with_the_reason(
     ("source", "told"),
     [
         ("sklearn:iriss", "did you mean iris"),
-        ("openml:61", "tables cannot be read from 'openml'"),
+        ("kaggle:61", "tables cannot be read from 'kaggle': use sklearn:NAME, openml:ID"),
         ("tables.csv", "did you mean table.csv"),
         ("nowhere/table.csv", "paths are relative to the scenario file"),
         ("folder.csv", "is a folder"),
