@@ -3,6 +3,7 @@
 In: nothing. Out: `Host`, `Roofline`, `Run`, `Failure`, `CellState`, `MicroResult` and `Progress`.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -41,6 +42,29 @@ INFRASTRUCTURE = frozenset(
 
 MESSAGE_LIMIT = 400
 
+_HIDDEN = "***"
+_KEY = r"(?:password|passwd|passphrase|pwd|secret|token|credentials?|(?:api|access|private|account|secret)[_-]?key)"
+_SECRETS = (
+    # The user of a URL, with a password or a token.
+    (re.compile(r"([a-z][a-z0-9+.-]{0,20}://)[^/\s?#]+@", re.IGNORECASE), rf"\1{_HIDDEN}@"),
+    (re.compile(r"\b((?:proxy-)?authorization['\"]?\s*[:=]\s*)(['\"]?)(?:\w+\s+)?[^\s'\",]+", re.I), rf"\1\2{_HIDDEN}"),
+    # A digit, for "the bearer of this" is an ordinary text.
+    (re.compile(r"\b(bearer\s+)(?=\S*\d)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{_HIDDEN}"),
+    # `token=1`, `"token": "1"` and `x-api-key: 1`, but neither `max_tokens=1` nor `unexpected token: 1`.
+    (
+        re.compile(
+            rf"((?:{_KEY}['\"]?\s*=(?!=)|{_KEY}['\"]\s*:|\bx-[\w-]{{0,30}}(?:key|token)\s*:)\s*)"
+            r"(?:\"[^\"]*\"|'[^']*'|[^\s,;&'\")\]}]+)",
+            re.IGNORECASE,
+        ),
+        rf"\1{_HIDDEN}",
+    ),
+    # Keys that say by their beginning what they are: those of AWS, GitHub, Hugging Face, OpenAI and Slack.
+    (re.compile(r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|(?:gh[pousr]_|github_pat_|hf_|sk-|xox[a-z]-)[\w-]{16,})\b"), _HIDDEN),
+    (re.compile(r"(?<![\w.~-])(?:/home/[^/\s:'\",)\]]+|/Users/[^/\s:'\",)\]]+|/root)(?=[/\s:'\",)\]]|$)"), "~"),
+)
+"""What a message must not carry on to a report, and what stands there instead."""
+
 
 class Failure(Frozen):
     """Why something did not end well."""
@@ -50,16 +74,31 @@ class Failure(Frozen):
 
     @classmethod
     def of(cls, cause: Cause, error: BaseException | str) -> "Failure":
-        """A failure with its message on one line of at most `MESSAGE_LIMIT` characters.
+        """A failure with its message, `redacted`, on one line of at most `MESSAGE_LIMIT` characters.
 
         Of a text with many lines, such as one that ends with a log, the first and the last are kept: what failed, and
         what it said last.
         """
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()] or [""]
+        # Before anything is cut: half a secret is one that no pattern knows.
+        first, last = redacted(lines[0]), redacted(lines[-1])
         half = MESSAGE_LIMIT // 2
-        line = lines[0] if len(lines) == 1 else f"{lines[0][:half]} … {lines[-1][-half + 3 :]}"
+        line = first if len(lines) == 1 else f"{first[:half]} … {last[-half + 3 :]}"
         return cls(cause=cause, message=line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…")
+
+
+def redacted(text: str) -> str:
+    """The text without credentials and without the names of users.
+
+    Hidden are the user part of URLs, authorization headers and bearer tokens, values that are named as passwords,
+    tokens, secrets or keys, keys of well-known services, and home folders, which become `~`. Not caught: a secret
+    without a name or a known beginning, one in another encoding, one with spaces that is not in quotes, one in a row of
+    the user's own table, and names of users outside of paths.
+    """
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
 
 
 class Host(Frozen):

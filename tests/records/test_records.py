@@ -110,6 +110,51 @@ def test_a_failure_with_a_log_keeps_what_failed_and_what_was_said_last() -> None
 
 
 @pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("cannot reach postgres://ann:s3cret@db:5432/sales", "cannot reach postgres://***@db:5432/sales"),
+        ("https://ann:p@ss@host/x and http://t0ken@host", "https://***@host/x and http://***@host"),
+        ("401 for {'Authorization': 'Basic YW5uOnB3'}", "401 for {'Authorization': '***'}"),
+        ("Authorization: Bearer abc.def-123 was refused", "Authorization: *** was refused"),
+        ("sent bearer eyJhbGciOi.J9-x_1", "sent bearer ***"),
+        ("GET /rows?token=abc123&limit=5", "GET /rows?token=***&limit=5"),
+        ("connect(user='ann', password='a b, c', port=5)", "connect(user='ann', password=***, port=5)"),
+        ('{"api_key": "k-1", "rows": 3}', '{"api_key": ***, "rows": 3}'),
+        ("DB_PASSWORD=x1; AWS_SECRET_ACCESS_KEY=ab/cd+12", "DB_PASSWORD=***; AWS_SECRET_ACCESS_KEY=***"),
+        ("X-Api-Key: 12ab", "X-Api-Key: ***"),
+        ("the key AKIAIOSFODNN7EXAMPLE is not valid", "the key *** is not valid"),
+        ("clone with ghp_0123456789abcdefghij failed", "clone with *** failed"),
+        ("No such file: '/home/ann/data/rows.csv'", "No such file: '~/data/rows.csv'"),
+        ("file:///Users/ann/rows.csv, /root: full, and /home/ann", "file://~/rows.csv, ~: full, and ~"),
+    ],
+)
+def test_a_failure_carries_no_credentials_and_no_home(said: str, told: str) -> None:
+    assert Failure.of(Cause.UNKNOWN, said).message == told
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ValueError: Expected n_neighbors <= n_samples_fit, but n_neighbors = 30, n_samples_fit = 11",
+        "killed: it had 2.1 GiB of memory, and its limit is 2 GiB",
+        "max_tokens=512 and 3 unexpected tokens: unexpected token: ','",
+        "the bearer of this certificate; basic authentication is off",
+        "http://localhost:8000/home/ann answered 500 at 12:30, mail ops@example.org",
+        "/data/home/ann/rows.csv, /rooted/x, /homes/ann and /usr/lib/python3.11/site-packages/x.py",
+        "secret santa has no password, token == 1",
+        "skewed-0123456789abcdef: sha256 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    ],
+)
+def test_an_ordinary_message_stays_as_it_is(said: str) -> None:
+    assert Failure.of(Cause.UNKNOWN, said).message == said
+
+
+def test_a_secret_is_hidden_before_a_message_is_cut() -> None:
+    message = Failure.of(Cause.UNKNOWN, "x" * (MESSAGE_LIMIT - 20) + " password=correct-horse-battery").message
+    assert message.endswith(" password=***")
+
+
+@pytest.mark.parametrize(
     ("answers", "whole"),
     [
         ([], None),
