@@ -93,10 +93,13 @@ class Findings:
         return dict(sorted(Counter(failure.cause.value for failure in failures if failure is not None).items()))
 
     def best_so_far(self, cell_id: str) -> list[tuple[Trial, float | None]]:
-        """A search cell's trials, each with the best score among it and those before it; None without a metric."""
+        """A search cell's trials, each with the best score among it and those before it; None without a metric.
+
+        Only whole trials count: a score on some of the rows or folds is of another question, and is never shipped.
+        """
         metric, best, found = self.metric, None, []
         for trial in self.trials_of(cell_id):
-            score = trial.evaluated.score
+            score = trial.evaluated.score if trial.evaluated.is_whole else None
             if score is not None and metric is not None and (best is None or better(metric, score, best)):
                 best = score
             found.append((trial, best))

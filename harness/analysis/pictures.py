@@ -159,7 +159,7 @@ def tail(found: Findings) -> tuple[Lines, list[StepResult]] | None:
 
 
 def search(found: Findings) -> Lines | None:
-    """Best score so far against the time since the search began, per engine and seed; None without a scored trial."""
+    """Best score so far against the time since the search began, per engine and seed; None without a whole trial."""
     paths: dict[str, list[list[tuple[float, float]]]] = {}
     for cell in found.ledger.plan:
         path = [(trial.finished_s, best) for trial, best in found.best_so_far(cell.id) if best is not None]
@@ -184,7 +184,8 @@ def search(found: Findings) -> Lines | None:
         title=f"{shortened(engine)} found the best cross-validated {metric}, {format_number(score, Unit.SCORE)}, "
         f"after {format_number(after, Unit.SECONDS)}",
         description=f"Best cross-validated {metric} so far against the time since the search began, a line per engine; "
-        f"thin and dotted: its other seeds. Markers are improvements.{_more(len(paths) - MOST_LINES)}",
+        "thin and dotted: its other seeds. Markers are improvements; trials on some of the rows or folds do not count."
+        f"{_more(len(paths) - MOST_LINES)}",
         x=Axis("since the search began", Unit.SECONDS),
         y=Axis(f"best {metric} so far", Unit.SCORE),
         lines=tuple(lines),

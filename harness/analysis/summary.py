@@ -77,7 +77,7 @@ class SearchSummary(Frozen):
     failures: dict[str, int]
     """Failed trials per cause."""
     best: Estimate
-    """Best cross-validated score."""
+    """Best cross-validated score of the trials on all rows and all folds; its sample are those trials."""
 
 
 class VerdictSummary(Frozen):
@@ -281,9 +281,10 @@ def _searches(found: Findings) -> tuple[SearchSummary, ...]:
             continue
         path = found.best_so_far(cell.id)
         failed = found.causes_of(cell.id)
+        whole = sum(trial.evaluated.is_whole for trial, _ in path)
         value = path[-1][1] if path else None
-        reason = None if value is not None else "No trial ended in a score."
-        best = Estimate(value=value, unit=Unit.SCORE, n=len(path) - sum(failed.values()), reason=reason)
+        reason = None if value is not None else "No trial has a score on all rows and all folds."
+        best = Estimate(value=value, unit=Unit.SCORE, n=whole, reason=reason)
         rows.append(
             SearchSummary(engine=cell.engine or "", seed=cell.seed or 0, trials=len(path), failures=failed, best=best)
         )

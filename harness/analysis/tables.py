@@ -186,6 +186,7 @@ def search(found: Findings) -> Table:
                 len(path),
                 sum(causes.values()),
                 ", ".join(f"{cause} {count}" for cause, count in causes.items()),
+                sum(not trial.evaluated.is_whole and trial.evaluated.failure is None for trial, _ in path),
                 best,
                 reached,
                 path[-1][0].finished_s if path else None,
@@ -201,13 +202,15 @@ def search(found: Findings) -> Table:
             Field("trials", "trials", Unit.COUNT),
             Field("failed", "failed", Unit.COUNT),
             Field("causes", "causes"),
+            Field("in_part", "in part", Unit.COUNT),
             Field("best", f"best {found.metric or 'score'}", Unit.SCORE),
             Field("best_after_s", "found after", Unit.SECONDS),
             Field("last_after_s", "last trial after", Unit.SECONDS),
             Field("state", "state"),
         ),
         rows=tuple(rows),
-        note="Scores are cross-validated means over folds of the training rows; the holdout is not touched here.",
+        note="Scores are cross-validated means over folds of the training rows; the holdout is not touched here. "
+        "Trials in part were fitted on a share of the rows, or left before their last fold, and cannot be the best.",
     )
 
 
@@ -225,6 +228,8 @@ def trials(found: Findings) -> Table:
                     trial.finished_s,
                     trial.evaluated.duration_s,
                     None if family is None else str(family),
+                    trial.evaluated.rows_share,
+                    len(trial.evaluated.fold_scores),
                     trial.evaluated.score,
                     best,
                     failure.cause.value if failure else None,
@@ -239,6 +244,8 @@ def trials(found: Findings) -> Table:
             Field("finished_s", "finished after", Unit.SECONDS),
             Field("duration_s", "took", Unit.SECONDS),
             Field("family", "family"),
+            Field("rows_share", "of the rows", Unit.SHARE),
+            Field("folds", "folds", Unit.COUNT),
             Field("score", "score", Unit.SCORE),
             Field("best", "best so far", Unit.SCORE),
             Field("cause", "failed of"),

@@ -158,7 +158,7 @@ def test_a_search_whose_trials_all_failed_draws_no_curve(ledgers: ModuleType) ->
     found = told(story)
     assert "search" not in charts(found)
     row = tables(found)["search"].rows[0]
-    assert row[:6] == ("optuna_search", 1, 2, 2, "memory 2", None)
+    assert row[:7] == ("optuna_search", 1, 2, 2, "memory 2", 0, None)
 
 
 def test_a_server_of_the_users_own_is_reported_without_a_candidate(ledgers: ModuleType) -> None:
