@@ -87,7 +87,7 @@ def read_inputs(scenario: Scenario, folder: Path) -> Inputs:
 
 
 def _searched(data: DataPlan, search: SearchPlan, folder: Path) -> Searched:
-    table = load_table(data, folder)
+    table = load_table(data, folder, search.memory_bytes)
     task = table.signature.task
     metric = search.metric or default_metric(task)
     refuse_unfit(metric, task)

@@ -29,6 +29,8 @@ A scenario is one question to the harness, as a TOML file. This page is made fro
 | `quickstart.toml` | Which model should serve the breast-cancer table, and how much can one core carry? |
 | `digits.toml` | The same for a multiclass table of images. |
 | `diabetes.toml` | The same for a regression. |
+| `automl-quick.toml` | Which engine finds the best model in a few seconds? Six tables, four engines, two seeds. |
+| `automl-scale.toml` | What does a further worker buy, and how do time and memory grow with rows and columns? |
 
 `harness check FILE` prints the plan of a scenario and runs nothing; `--set search.trials=5` changes one key for one
 run, and `--set serve.0.replicas=[1,2]` one in a list of tables. A run folder keeps the scenario's text as it was
