@@ -18,6 +18,8 @@ class Unit(StrEnum):
     SHARE = "share"
     COUNT = "count"
     SCORE = "score"
+    RANK = "rank"
+    RATIO = "ratio"
 
 
 MISSING = "n/a"
@@ -48,6 +50,10 @@ def format_number(value: float | None, unit: Unit) -> str:
             return f"{_three_digits(100 * value)} %"
         case Unit.COUNT:
             return f"{value:,.0f}"
+        case Unit.RANK:
+            return f"{value:.2f}"
+        case Unit.RATIO:
+            return f"{_three_digits(value)} x"
         case Unit.SCORE:
             return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 10 else _three_digits(value)
 

@@ -27,11 +27,11 @@ from harness.records.load import (
     StepResult,
     WorkerHealth,
 )
-from harness.records.refit import Refit
+from harness.records.refit import PredictTime, Refit
 from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Roofline, Run
 from harness.records.scenario import Scenario
 from harness.records.table import TableEntry
-from harness.records.words import BASELINE, Metric
+from harness.records.words import BASELINE, DUMMY, Metric
 
 REST_S = 0.002
 """Median latency of an idle cell."""
@@ -123,14 +123,15 @@ def step_entry(step: Step, columns: Exchanges, **changes: object) -> StepEntry:
     return entry.model_copy(update=changes)
 
 
-def table_entry(name: str, source: str) -> TableEntry:
-    """A binary table of which nothing is to be said."""
+def table_entry(name: str, source: str, metric: Metric = "roc_auc") -> TableEntry:
+    """A table of which nothing is to be said: binary, but where the metric is one of regressions."""
+    regression = metric in {"r2", "rmse"}
     return TableEntry(
         name=name,
         source=source,
-        task="binary",
-        metric="roc_auc",
-        classes=("no", "yes"),
+        task="regression" if regression else "binary",
+        metric=metric,
+        classes=() if regression else ("no", "yes"),
         train_rows=426,
         holdout_rows=143,
         columns={"number": 30},
@@ -153,14 +154,26 @@ class Story:
         self.exchanges: dict[str, Exchanges] = {}
         self.micro: list[MicroResult] = []
         self.shared_cores = False
+        self.metrics: dict[str, Metric] = {}
+        """Of tables, where it is not roc_auc."""
         self.roofline: Roofline | None = None
         """What was known of the generator when the run began."""
 
-    def cell(self, kind: str, name: str | None = None, target: str | None = None, replicas: int | None = None) -> Cell:
+    def cell(
+        self,
+        kind: str,
+        name: str | None = None,
+        target: str | None = None,
+        replicas: int | None = None,
+        table: str | None = None,
+        seed: int | None = None,
+    ) -> Cell:
         return next(
             cell
             for cell in self.plan
             if cell.kind == kind
+            and table in {None, cell.table}
+            and seed in {None, cell.seed}
             and name in {None, cell.candidate, cell.engine}
             and target in {None, cell.target}
             and replicas in {None, cell.replicas}
@@ -173,9 +186,16 @@ class Story:
             | {"failure": failure, **fields}
         )
 
-    def searched(self, engine: str, scores: Iterable[float | None]) -> None:
-        """A trial per score; None is a trial that ran out of memory."""
-        cell = self.cell("search", engine)
+    def searched(
+        self,
+        engine: str,
+        scores: Iterable[float | None],
+        table: str | None = None,
+        seed: int | None = None,
+        every_s: float = 0.5,
+    ) -> None:
+        """A trial per score, `every_s` after the one before; None is a trial that ran out of memory."""
+        cell = self.cell("search", engine, table=table, seed=seed)
         for number, score in enumerate(scores):
             failure = Failure(cause=Cause.MEMORY, message="MemoryError: no room") if score is None else None
             evaluated = Evaluated(
@@ -185,7 +205,7 @@ class Story:
                 worker=0,
                 failure=failure,
             )
-            began_s = 0.5 * number
+            began_s = every_s * number
             self.trials.append(
                 Trial(
                     cell=cell.id,
@@ -193,10 +213,55 @@ class Story:
                     asked=number,
                     asked_s=began_s,
                     sent_s=began_s,
-                    finished_s=began_s + 0.5,
+                    finished_s=began_s + every_s,
                     evaluated=evaluated,
                 )
             )
+        self.done(cell)
+
+    def refitted(
+        self,
+        table: str,
+        entrant: str,
+        score: float,
+        seed: int | None = None,
+        spread: float = 0.0,
+        alike: bool = True,
+        fit_s: float = 1.0,
+        call_s: float = 1e-3,
+        sizes: Iterable[int] = (1, 1000),
+    ) -> None:
+        """A model of an entrant, fitted once more: its score on resampled rows has a standard deviation of `spread`.
+
+        `alike`: it errs on the same rows as every other that is. A call takes `call_s` for a row, and as much for every
+        further hundred; cold everything takes three times as long.
+        """
+        cell = self.cell("refit", entrant, table=table, seed=seed)
+        noise = np.random.default_rng(0 if alike else zlib.crc32(cell.id.encode())).normal(size=200)
+        predict = tuple(
+            PredictTime(rows=rows, calls_s=tuple(call_s * (1 + rows // 100) * (1 + 0.01 * (n % 5)) for n in range(20)))
+            for rows in sizes
+        )
+        self.refits.append(
+            Refit(
+                cell=cell.id,
+                table=table,
+                entrant=entrant,
+                seed=cell.seed,
+                configuration={} if entrant == DUMMY else {"family": "random_forest"},
+                cv_score=score if cell.seed is not None else None,
+                score=score,
+                resamples=tuple((score + spread * (noise - noise.mean())).tolist()),
+                fit_cold_s=3 * fit_s,
+                fit_warm_s=fit_s,
+                load_s=0.01,
+                predict_cold_s=3 * call_s,
+                predict=predict,
+                threads=1,
+                size_bytes=50_000,
+                peak_memory_bytes=200 * 2**20,
+            )
+        )
         self.done(cell)
 
     def candidate(
@@ -306,7 +371,10 @@ class Story:
                 target_cores=target_cores,
             ),
             scenario=self.scenario,
-            tables=tuple(table_entry(str(plan.name), plan.source) for plan in self.scenario.tables),
+            tables=tuple(
+                table_entry(str(plan.name), plan.source, self.metrics.get(str(plan.name), "roc_auc"))
+                for plan in self.scenario.tables
+            ),
             plan=self.plan,
             results=tuple(self.results.values()),
             trials=tuple(self.trials),
@@ -342,4 +410,36 @@ def whole_run() -> Story:
     ):
         story.timed(origin, "sklearn_native", {1: native, 32: 1.2 * native, 1024: 3 * native})
         story.timed(origin, "onnx", {1: onnx, 32: 3 * onnx, 1024: 60 * onnx})
+    return story
+
+
+ENTRANTS = ("flaml_search", "optuna_search", "random_search")
+
+
+def comparison_scenario(tables: Iterable[str], seeds: Iterable[int] = (1, 2), **changes: object) -> Scenario:
+    """Three engines and the baseline on several tables."""
+    return scenario(
+        question="Which engine finds the best models?",
+        data=[{"source": "sklearn:breast_cancer", "name": name} for name in tables],
+        search={"engines": list(ENTRANTS), "trials": 6, "seeds": list(seeds)},
+        expect={},
+        serve=[],
+        load={},
+        **changes,
+    )
+
+
+def compared(scores: Mapping[str, Mapping[str, float | None]], seeds: Iterable[int] = (1,), **fields: Any) -> Story:
+    """A comparison in which entrant E scores `scores[table][E]` with every seed, over a dummy of 0.5; None failed."""
+    seeds = tuple(seeds)
+    story = Story(comparison_scenario(scores, seeds, compare={}))
+    for table, of in scores.items():
+        story.refitted(table, DUMMY, 0.5)
+        for entrant, score in of.items():
+            for seed in (None,) if entrant == BASELINE else seeds:
+                if score is None:
+                    failure = Failure(cause=Cause.ENGINE_NO_MODEL, message="no trial succeeded")
+                    story.done(story.cell("refit", entrant, table=table, seed=seed), failure=failure)
+                else:
+                    story.refitted(table, entrant, score, seed=seed, **fields)
     return story

@@ -1,0 +1,134 @@
+"""Entries of a comparison: what each entrant scored on each table, with what failed scored as the dummy model.
+
+In: the ledger. Out: `Entries`: one `Entry` per table and entrant, and the tables that cannot be compared on. What is
+planned and not recorded has failed, whatever the reason: an average that leaves it out would reward failing on what is
+hard.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.records.candidate import MINIMISED
+from harness.records.cell import Cell
+from harness.records.finding import Estimate
+from harness.records.ledger import Ledger
+from harness.records.refit import Refit
+from harness.records.table import TableEntry
+from harness.records.words import DUMMY, Metric
+from harness.stats.compare import over_seeds
+from harness.stats.quantile import CONFIDENCE
+from harness.units import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entrant on one table."""
+
+    table: str
+    entrant: str
+    metric: Metric
+    rows: int
+    """Of the holdout."""
+    refits: tuple[Refit, ...]
+    """Those there are, one per seed."""
+    planned: int
+    scores: tuple[float, ...]
+    """One per planned refit; the dummy's in place of one that failed."""
+    resamples: tuple[float, ...]
+    """Mean over seeds on resampled rows and drawn seeds: value i is of the same rows for every entrant on the table."""
+
+    @property
+    def failures(self) -> int:
+        """Planned refits that are not there."""
+        return self.planned - len(self.refits)
+
+    @property
+    def score(self) -> float:
+        """Mean over seeds."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def goodness(self) -> float:
+        """The score, turned so that more is better."""
+        return oriented(self.score, self.metric)
+
+    @property
+    def estimate(self) -> Estimate:
+        """The score with its interval over rows and seeds."""
+        low, high = interval(self.resamples)
+        return Estimate(value=self.score, unit=Unit.SCORE, low=low, high=high, n=self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """All entrants on all tables that can be compared on."""
+
+    tables: tuple[str, ...]
+    left_out: tuple[str, ...]
+    entrants: tuple[str, ...]
+    """In the order of the plan, the dummy not among them."""
+    of: dict[tuple[str, str], Entry]
+    """By table and entrant."""
+    dummies: dict[str, Refit]
+    """By table."""
+
+    def on(self, table: str) -> list[Entry]:
+        """The entrants on one table."""
+        return [self.of[table, entrant] for entrant in self.entrants]
+
+
+def entries(ledger: Ledger) -> Entries | None:
+    """What the refits of a run come to; None where the plan has none."""
+    cells = [cell for cell in ledger.plan if cell.kind == "refit"]
+    if not cells:
+        return None
+    done = {refit.cell: refit for refit in ledger.refits}
+    known = {table.name: table for table in ledger.tables}
+    planned = list(dict.fromkeys(str(cell.table) for cell in cells))
+    dummies = {str(cell.table): done[cell.id] for cell in cells if cell.engine == DUMMY and cell.id in done}
+    tables = [table for table in planned if table in dummies and table in known]
+    entrants = list(dict.fromkeys(str(cell.engine) for cell in cells if cell.engine != DUMMY))
+    found: dict[tuple[str, str], Entry] = {}
+    for table in tables:
+        # Seeds are drawn for each entrant by itself: seed 1 of one search has nothing to do with seed 1 of another.
+        rng = np.random.default_rng(0)
+        for entrant in entrants:
+            own = [cell for cell in cells if (cell.table, cell.engine) == (table, entrant)]
+            found[table, entrant] = _entry(own, done, dummies[table], known[table], rng)
+    left_out = tuple(table for table in planned if table not in tables)
+    return Entries(tuple(tables), left_out, tuple(entrants), found, dummies)
+
+
+def oriented(score: float, metric: Metric) -> float:
+    """A score turned so that more is better."""
+    return -score if metric in MINIMISED else score
+
+
+def interval(resamples: Sequence[float]) -> tuple[float | None, float | None]:
+    """The 95 % percentile-bootstrap interval; open at both ends where there are no resamples."""
+    if not resamples:
+        return None, None
+    miss = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resamples, (miss, 1 - miss))
+    return float(low), float(high)
+
+
+def _entry(
+    cells: Sequence[Cell], done: dict[str, Refit], dummy: Refit, table: TableEntry, rng: np.random.Generator
+) -> Entry:
+    refits = tuple(done[cell.id] for cell in cells if cell.id in done)
+    counted = [done.get(cell.id, dummy) for cell in cells]
+    lengths = {len(one.resamples) for one in counted}
+    return Entry(
+        table=table.name,
+        entrant=str(cells[0].engine),
+        metric=table.metric,
+        rows=table.holdout_rows,
+        refits=refits,
+        planned=len(cells),
+        scores=tuple(one.score for one in counted),
+        resamples=over_seeds([one.resamples for one in counted], rng) if len(lengths) == 1 else (),
+    )

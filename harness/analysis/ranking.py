@@ -1,0 +1,235 @@
+"""The comparison of engines: who leads over all tables, what separates the entrants, and whether failures decide it.
+
+In: the ledger. Out: `ranking`, None where the plan compares nothing.
+
+The dummy model is no entrant. It is the zero of the scale and the score of whatever failed; as a rank of its own it
+would make every other entrant look told apart from something, and raise the difference that all of them need. On each
+table the score is the mean over seeds, and two scores are held against each other on the same resampled rows. Over
+tables it is ranks: scores of unlike metrics have no mean, and normalised ones tell how much, not how surely.
+
+Below `TABLES_FLOOR` tables no test is made: none of them could show a difference that a sceptic had to believe.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis.entries import Entries, Entry, entries, interval, oriented
+from harness.analysis.ranking_words import flips, sentence
+from harness.analysis.trades import trades
+from harness.records.comparison import Duel, Entrant, Imputation, Placing, Ranking, Separation
+from harness.records.finding import Estimate
+from harness.records.ledger import Ledger
+from harness.records.run import INFRASTRUCTURE
+from harness.stats import ranks
+from harness.stats.compare import difference_interval
+from harness.units import Unit
+
+SIGNIFICANCE = 0.05
+
+_TOO_FEW = f"Below {ranks.TABLES_FLOOR} tables no test over tables can show a difference at 5 %."
+
+
+def ranking(ledger: Ledger) -> Ranking | None:
+    """Everything that the refits of a run say of its engines; None where the plan has no refit."""
+    compared = entries(ledger)
+    if compared is None:
+        return None
+    goodness = np.array([[entry.goodness for entry in compared.on(table)] for table in compared.tables])
+    goodness = goodness.reshape(len(compared.tables), len(compared.entrants))
+    placed = ranks.ranks(goodness) if len(goodness) else goodness
+    placings = _placings(compared, placed)
+    entrants = _entrants(compared, placed, placings)
+    order = [compared.entrants.index(one.entrant) for one in entrants]
+    separation = _separation(compared, goodness, placed)
+    imputations = _imputations(compared, goodness)
+    answered = any(one.failures < one.planned for one in entrants)
+    seeds = max((one.planned for one in placings), default=0)
+    leader = entrants[0].entrant if answered else None
+    return Ranking(
+        tables=compared.tables,
+        left_out=compared.left_out,
+        seeds=seeds,
+        entrants=entrants,
+        placings=placings,
+        duels=_duels(compared, goodness, order),
+        separation=separation,
+        trades=trades(compared, {one.entrant: one.normalised.value or 0.0 for one in entrants}),
+        imputations=imputations,
+        leader=leader,
+        sentence=sentence(compared.tables, seeds, entrants, placings, separation, leader),
+        flips=flips(imputations, entrants),
+        warnings=tuple(_warnings(ledger, compared, seeds)),
+    )
+
+
+def _placings(compared: Entries, placed: NDArray[np.float64]) -> tuple[Placing, ...]:
+    found = []
+    for row, table in enumerate(compared.tables):
+        own = compared.on(table)
+        dummy = oriented(compared.dummies[table].score, own[0].metric)
+        scaled = ranks.normalised([one.goodness for one in own], dummy)
+        order = sorted(range(len(own)), key=lambda place: (placed[row, place], place))
+        best = own[order[0]]
+        for place in order:
+            entry = own[place]
+            behind, apart = _behind(best, entry)
+            found.append(
+                Placing(
+                    table=table,
+                    entrant=entry.entrant,
+                    metric=entry.metric,
+                    score=entry.estimate,
+                    seed_low=min(entry.scores),
+                    seed_high=max(entry.scores),
+                    normalised=scaled[place],
+                    rank=float(placed[row, place]),
+                    behind=behind,
+                    apart=apart,
+                    planned=entry.planned,
+                    failures=entry.failures,
+                )
+            )
+    return tuple(found)
+
+
+def _behind(best: Entry, entry: Entry) -> tuple[Estimate, bool]:
+    """By how much an entry is worse than the best, and whether that is more than chance."""
+    value = best.goodness - entry.goodness
+    if best is entry or not best.resamples or len(best.resamples) != len(entry.resamples):
+        return Estimate(value=value, unit=Unit.SCORE), False
+    left, right = (tuple(oriented(one, best.metric) for one in each.resamples) for each in (best, entry))
+    low, high = difference_interval(left, right)
+    return Estimate(value=value, unit=Unit.SCORE, low=low, high=high, n=best.rows), value > 0 and low > 0
+
+
+def _entrants(compared: Entries, placed: NDArray[np.float64], placings: Sequence[Placing]) -> tuple[Entrant, ...]:
+    found = []
+    for place, entrant in enumerate(compared.entrants if compared.tables else ()):
+        own = [one for one in placings if one.entrant == entrant]
+        planned, failures = sum(one.planned for one in own), sum(one.failures for one in own)
+        found.append(
+            Entrant(
+                entrant=entrant,
+                average_rank=_mean(placed[:, place].tolist(), Unit.RANK),
+                normalised=_mean([one.normalised for one in own], Unit.SCORE),
+                best_on=sum(not one.apart for one in own),
+                planned=planned,
+                failures=failures,
+                failure_share=failures / planned,
+            )
+        )
+    return tuple(sorted(found, key=lambda one: (one.average_rank.value or 0.0, -(one.normalised.value or 0.0))))
+
+
+def _mean(values: Sequence[float], unit: Unit) -> Estimate:
+    """A mean over tables with its interval, or the reason why it has none."""
+    found = ranks.mean_interval(values)
+    warnings: tuple[str, ...] = ()
+    if found is None:
+        few = len(values) < ranks.TABLES_FLOOR
+        why = f"fewer than {ranks.TABLES_FLOOR} tables" if few else "the same on every table"
+        warnings = (f"No interval over tables: {why}.",)
+    low, high = found or (None, None)
+    return Estimate(value=float(np.mean(values)), unit=unit, low=low, high=high, n=len(values), warnings=warnings)
+
+
+def _separation(compared: Entries, goodness: NDArray[np.float64], placed: NDArray[np.float64]) -> Separation:
+    tables, count = goodness.shape
+    if tables < ranks.TABLES_FLOOR or count < 2:
+        return Separation(groups=(), reason=_TOO_FEW if count > 1 else "There is one entrant.")
+    average, difference = placed.mean(axis=0).tolist(), ranks.critical_difference(tables, count)
+    test = ranks.friedman(goodness) if count > 2 else None
+    chance = test is not None and test.f_p >= SIGNIFICANCE
+    # Nemenyi's test is for pairs after Friedman's has found that not all are alike (Demsar 2006, section 3.2.2).
+    together = ranks.groups(average, count if chance else difference)
+    return Separation(
+        friedman_chi2=test.chi2 if test else None,
+        friedman_p=test.chi2_p if test else None,
+        iman_davenport_f=test.f if test else None,
+        iman_davenport_p=test.f_p if test else None,
+        critical_difference=difference,
+        groups=tuple(tuple(compared.entrants[place] for place in group) for group in together),
+    )
+
+
+def _duels(compared: Entries, goodness: NDArray[np.float64], order: Sequence[int]) -> tuple[Duel, ...]:
+    tables = len(goodness)
+    if not tables:
+        return ()
+    p = ranks.nemenyi(goodness) if tables >= ranks.TABLES_FLOOR and len(order) > 1 else None
+    found = []
+    for number, place in enumerate(order):
+        for other in order[number + 1 :]:
+            won = ranks.wins(goodness[:, place], goodness[:, other])
+            low, high = ranks.win_interval(won, tables)
+            rate = Estimate(value=won / tables, unit=Unit.SHARE, low=low, high=high, n=tables)
+            found.append(
+                Duel(
+                    entrant=compared.entrants[place],
+                    other=compared.entrants[other],
+                    win_rate=rate,
+                    p=None if p is None else float(p[place, other]),
+                )
+            )
+    return tuple(found)
+
+
+def _imputations(compared: Entries, goodness: NDArray[np.float64]) -> tuple[Imputation, ...]:
+    failed = np.array([[entry.failures for entry in compared.on(table)] for table in compared.tables])
+    if not failed.any():
+        return ()
+    worst = goodness.copy()
+    for row, column in np.argwhere(failed):
+        entry = compared.on(compared.tables[row])[column]
+        sound = [one.goodness for one in compared.on(entry.table) if not one.failures]
+        last = min(sound, default=oriented(compared.dummies[entry.table].score, entry.metric))
+        scores = [oriented(refit.score, entry.metric) for refit in entry.refits] + [last] * entry.failures
+        worst[row, column] = np.mean(scores)
+    ways: tuple[tuple[Literal["dummy", "left_out", "worst"], NDArray[np.float64]], ...] = (
+        ("dummy", goodness),
+        ("left_out", goodness[~failed.any(axis=1)]),
+        ("worst", worst),
+    )
+    return tuple(Imputation(way=way, tables=len(each), leaders=_leaders(compared, each)) for way, each in ways)
+
+
+def _leaders(compared: Entries, goodness: NDArray[np.float64]) -> tuple[str, ...]:
+    if not len(goodness):
+        return ()
+    average = ranks.ranks(goodness).mean(axis=0)
+    return tuple(
+        entrant for entrant, rank in zip(compared.entrants, average, strict=True) if rank <= average.min() + 1e-9
+    )
+
+
+def _warnings(ledger: Ledger, compared: Entries, seeds: int) -> list[str]:
+    found = []
+    if compared.left_out:
+        found.append(
+            f"Not compared on {', '.join(compared.left_out)}: the dummy model was not fitted there, so there is "
+            "nothing to score a failure as."
+        )
+    refits = {cell.id for cell in ledger.plan if cell.kind == "refit"}
+    lost = [result for result in ledger.results if result.id in refits and result.failure is not None]
+    machine = sum(one.failure is not None and one.failure.cause in INFRASTRUCTURE for one in lost)
+    if machine:
+        found.append(
+            f"{machine} of {len(refits)} refits failed for reasons of the machine and count as failures of their "
+            "entrants; a resumed run tries them again."
+        )
+    if seeds == 1:
+        found.append("One seed: what another seed of the same engine would have found is in no interval.")
+    hopeless = [
+        table
+        for table in compared.tables
+        if all(one.goodness <= oriented(compared.dummies[table].score, one.metric) for one in compared.on(table))
+    ]
+    if hopeless:
+        found.append(f"Nobody is better than the dummy model on {', '.join(hopeless)}: all score 0 there.")
+    empty = [entry for entry in compared.of.values() if interval(entry.resamples) == (None, None)]
+    if empty:
+        found.append(f"{len(empty)} scores have no interval: their refits were not scored on the same resamples.")
+    return found

@@ -1,0 +1,128 @@
+"""What a comparison of engines found: who scored what on which table, what separates them, and at what cost.
+
+In: nothing. Out: `Ranking`, made of `Placing`s on a table, `Entrant`s over all tables, `Duel`s, `Trade`s and
+`Imputation`s.
+"""
+
+from typing import Literal
+
+from harness.records.finding import Estimate
+from harness.records.frozen import Frozen
+from harness.records.words import Metric
+
+Cost = Literal["fit", "predict"]
+
+
+class Placing(Frozen):
+    """One entrant on one table."""
+
+    table: str
+    entrant: str
+    metric: Metric
+    score: Estimate
+    """Mean over its seeds on the holdout, each that failed as the dummy model; the interval is over rows and seeds."""
+    seed_low: float
+    seed_high: float
+    """Least and most of its seeds."""
+    normalised: float
+    """0 is the dummy model, 1 the best entrant on the table."""
+    rank: float
+    """1 is the best; equals share the mean of their places."""
+    behind: Estimate
+    """By how much the best entrant of the table is better, on the same resampled rows; of the best itself 0."""
+    apart: bool
+    """It is behind by more than chance."""
+    planned: int
+    """Refits there should be: one per seed."""
+    failures: int
+    """Of these, how many there are not."""
+
+
+class Entrant(Frozen):
+    """One entrant over all tables."""
+
+    entrant: str
+    average_rank: Estimate
+    normalised: Estimate
+    """Mean normalised score."""
+    best_on: int
+    """Tables on which it is the best, or cannot be told apart from the best."""
+    planned: int
+    failures: int
+    failure_share: float
+
+
+class Duel(Frozen):
+    """How often one entrant is better than another."""
+
+    entrant: str
+    other: str
+    win_rate: Estimate
+    """Share of the tables, ties as half."""
+    p: float | None
+    """Nemenyi's, allowing for all pairs; None where the tables are too few for the test."""
+
+
+class Separation(Frozen):
+    """Whether the tests over tables tell entrants apart."""
+
+    friedman_chi2: float | None = None
+    friedman_p: float | None = None
+    iman_davenport_f: float | None = None
+    iman_davenport_p: float | None = None
+    critical_difference: float | None = None
+    """By how much average ranks must differ, at 5 %."""
+    groups: tuple[tuple[str, ...], ...]
+    """The largest groups of entrants between which no difference is shown, best first."""
+    reason: str | None = None
+    """Why there is no test."""
+
+
+class Trade(Frozen):
+    """What an entrant's models cost, beside what they score."""
+
+    entrant: str
+    cost: Cost
+    rows: int | None
+    """Per call, of a prediction."""
+    ratio: Estimate
+    """Seconds over those of the fastest entrant on the same table: the geometric mean over tables."""
+    on_front: bool
+    """No other entrant is at least as cheap and as good, and better in one."""
+
+
+class Imputation(Frozen):
+    """Who leads if failures are scored in one way or another."""
+
+    way: Literal["dummy", "left_out", "worst"]
+    """As the dummy model; not at all, with the tables they are on; as the worst entrant on the table."""
+    tables: int
+    leaders: tuple[str, ...]
+    """Best average rank; several where it is shared, none where no table is left."""
+
+
+class Ranking(Frozen):
+    """The comparison as a whole."""
+
+    tables: tuple[str, ...]
+    """That were compared on."""
+    left_out: tuple[str, ...]
+    """That were not: without a dummy model there is nothing to score a failure as."""
+    seeds: int
+    entrants: tuple[Entrant, ...]
+    """Best average rank first."""
+    placings: tuple[Placing, ...]
+    """By table, best first."""
+    duels: tuple[Duel, ...]
+    """Each pair once, the better of the two first."""
+    separation: Separation
+    trades: tuple[Trade, ...]
+    imputations: tuple[Imputation, ...]
+    """Empty where nothing failed."""
+    leader: str | None
+    """Best average rank; None where there is no answer."""
+    sentence: str
+    """The finding in plain words."""
+    flips: str | None
+    """What failures have to do with it: None where nothing failed."""
+    warnings: tuple[str, ...]
