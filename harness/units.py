@@ -53,7 +53,7 @@ def format_number(value: float | None, unit: Unit) -> str:
         case Unit.RANK:
             return f"{value:.2f}"
         case Unit.RATIO:
-            return f"{_three_digits(value)} x"
+            return f"{_three_digits(value)} ×"
         case Unit.SCORE:
             return f"{value:.4f}" if value == 0 or 0.001 <= abs(value) < 10 else _three_digits(value)
 

@@ -1,6 +1,6 @@
 """Drawing: the only room that knows matplotlib.
 
-In: pictures as data (`Lines`, `Rows`). Out: `Chart`, as SVG and PNG. The same picture gives the same bytes. Colours are
+In: pictures as data (`drawable`). Out: `Chart`, as SVG and PNG. The same picture gives the same bytes. Colours are
 those of the Okabe-Ito palette that reach a contrast of 3:1 on white, and nothing is told by colour alone: lines differ
 in marker and dash too and carry their name at their end. Text is black and stays text in the SVG.
 """
@@ -12,7 +12,6 @@ import re
 import textwrap
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -31,16 +30,14 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from harness.analysis.drawable import Axis, Dot, Line, Lines, Picture, Points, Ranks, Rows, shortened
 from harness.records.finding import Chart
 from harness.units import Unit, format_bound, xml_text
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-MOST_LINES = 8
-"""More named lines on one axis cannot be told apart."""
 
-LABEL_LIMIT = 36
 _WIDTH_IN = 9.0
 _DPI = 144
 _GREY = "#595959"
@@ -68,101 +65,27 @@ _STYLE: Any = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """What runs along an axis, in base units."""
-
-    title: str
-    unit: Unit
-    log: bool = False
-    nines: bool = False
-    """Values are shares, spaced by their distance to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A named line through measured points; intervals and hollow points are given per point, or not at all."""
-
-    label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    style: int
-    low: tuple[float | None, ...] = ()
-    high: tuple[float | None, ...] = ()
-    hollow: tuple[bool, ...] = ()
-    companion: bool = False
-    """Belongs to the named line of the same style: drawn thin, without a name."""
-    stairs: bool = False
-    """Holds its value until the next point."""
-    markers: int | None = None
-    """Markers on about this many points; None: on each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Lines on one pair of axes; `rule` is a named horizontal line."""
-
-    key: str
-    title: str
-    description: str
-    x: Axis
-    y: Axis
-    lines: tuple[Line, ...]
-    rule: tuple[float, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """A value with its interval; `text` stands beside it, alone where there is no value."""
-
-    value: float | None
-    text: str
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One name, in lines, with a dot per column."""
-
-    label: tuple[str, ...]
-    dots: tuple[Dot, ...]
-    filled: bool
-    bold: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Names down, columns across: several measures of the same things, each on its own axis."""
-
-    key: str
-    title: str
-    description: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-
-def draw(picture: Lines | Rows) -> Chart:
+def draw(picture: Picture) -> Chart:
     """The picture as a chart."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         # A name may hold characters that the font lacks: the picture shows boxes, the SVG leaves them to the reader.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = _draw_lines(picture) if isinstance(picture, Lines) else _draw_rows(picture)
+        match picture:
+            case Lines():
+                figure = _draw_lines(picture)
+            case Rows():
+                figure = _draw_rows(picture)
+            case Points():
+                figure = _draw_points(picture)
+            case Ranks():
+                figure = _draw_ranks(picture)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
     return Chart(picture.key, picture.title, picture.description, _own_ids(svg.getvalue(), picture), png.getvalue())
 
 
-def shortened(text: str, limit: int = LABEL_LIMIT) -> str:
-    """A name that fits its place: what is too long loses its middle, for names differ at their ends."""
-    if len(text) <= limit:
-        return text
-    head = (limit - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
-
-
-def _own_ids(svg: bytes, picture: Lines | Rows) -> bytes:
+def _own_ids(svg: bytes, picture: Picture) -> bytes:
     """The SVG alone, its ids made unique so that several can stand in one page, named for screen readers."""
     text = svg.decode()
     text = text[text.index("<svg") :]
@@ -238,6 +161,10 @@ def _draw_line(axes: Axes, line: Line, x_axis: Axis) -> None:
                 markerfacecolor="white" if hollow else colour,
                 zorder=3,
             )
+    if line.band:
+        least, most = ([end or 0.0 for end in ends] for ends in (line.low, line.high))
+        axes.fill_between(x, least, most, step="post" if line.stairs else None, color=colour, alpha=0.13, linewidth=0)
+        return
     for a, low, high in zip(x, line.low, line.high, strict=False):
         if low is not None and high is not None:
             axes.plot([a, a], [low, high], color=colour, linewidth=1.1, marker="_", markersize=6)
@@ -313,6 +240,74 @@ def _draw_rows(picture: Rows) -> Figure:
                 label.set_fontweight("bold" if row.bold else "normal")
                 label.set_fontsize(9)
         _draw_dots(axes, [(row.dots[index], row.filled) for row in picture.rows])
+    return figure
+
+
+def _draw_points(picture: Points) -> Figure:
+    figure, top = _figure(picture.title, 3.9)
+    height, right = figure.get_figheight(), 0.80
+    width = (right - 0.075) / len(picture.panels)
+    names: dict[str, int] = {}
+    for index, panel in enumerate(picture.panels):
+        axes = figure.add_axes((0.075 + index * width, 0.56 / height, width - 0.025, top - 0.56 / height))
+        front = sorted((point.x, point.y) for point in panel.points if point.filled)
+        axes.plot(*zip(*front, strict=True), color=_GREY, linewidth=1.0, linestyle=(0, (4, 2)), drawstyle="steps-post")
+        for point in panel.points:
+            names.setdefault(point.label, point.style)
+            axes.plot([point.x], [point.y], **_mark(point.style, point.filled), markersize=9, linestyle="none")
+        _scale(axes, panel.x, "x", [point.x for point in panel.points])
+        axes.xaxis.label.set_fontsize(9)
+        _scale(axes, picture.y, "y", [])
+        axes.margins(0.12)
+        if index:
+            axes.set_ylabel("")
+            axes.set_yticklabels([])
+    low = min(axes.get_ylim()[0] for axes in figure.axes)
+    high = max(axes.get_ylim()[1] for axes in figure.axes)
+    for axes in figure.axes:
+        axes.set_ylim(low, high)
+    shown = [Line2D([], [], **_mark(style, True), linestyle="none", markersize=7) for style in names.values()]
+    place = (right - 0.01, top)
+    figure.legend(shown, [shortened(name, 22) for name in names], loc="upper left", bbox_to_anchor=place, frameon=False)
+    return figure
+
+
+def _mark(style: int, filled: bool) -> dict[str, Any]:
+    colour = PALETTE[style % len(PALETTE)]
+    face = colour if filled else "white"
+    marker = MARKERS[style % len(MARKERS)]
+    return {"marker": marker, "color": colour, "markerfacecolor": face, "markeredgewidth": 1.6}
+
+
+def _draw_ranks(picture: Ranks) -> Figure:
+    import pandas
+    import scikit_posthocs  # takes seconds: it brings statsmodels and seaborn
+
+    names = [name for name, _ in picture.ranks]
+    together = [[any({one, other} <= set(group) for group in picture.groups) for other in names] for one in names]
+    figure, top = _figure(picture.title, 1.0 + 0.24 * ((len(names) + 1) // 2 + len(picture.groups)))
+    axes = figure.add_axes((0.28, 0.04, 0.44, top - 0.04 - 0.42 / figure.get_figheight()))
+    scikit_posthocs.critical_difference_diagram(
+        dict(picture.ranks),
+        pandas.DataFrame(together, index=names, columns=names).astype(float),
+        ax=axes,
+        label_fmt_left="{label} ({rank:.2f}) ",
+        label_fmt_right=" ({rank:.2f}) {label}",
+        label_props={"fontsize": 9.5},
+        marker_props={"color": PALETTE[0], "s": 34},
+        elbow_props={"linewidth": 1.0},
+        color_palette=dict.fromkeys(names, "#000000"),
+        crossbar_props={"color": PALETTE[1], "linewidth": 3.5},
+        text_h_margin=0.08,
+    )
+    # Its own bar for the critical difference stands on the numbers of the axis.
+    start, length = picture.ranks[0][1], picture.difference
+    axes.plot([start, start + length], [2.1, 2.1], color="#000000", linewidth=1.4, marker="|", markersize=8)
+    axes.text(start + length / 2, 2.3, f"CD = {length:.2f}", fontsize=9, ha="center", va="bottom")
+    axes.set_xlim(0.9, max(len(names), start + length) + 0.1)
+    axes.xaxis.set_major_locator(FixedLocator(range(1, len(names) + 1)))
+    axes.grid(visible=False)
+    axes.spines["top"].set_visible(True)
     return figure
 
 

@@ -6,12 +6,14 @@ which the exporters turn into bytes. The same records give the same document.
 
 from collections.abc import Iterator
 
-from harness.analysis import load_tables, tables
+from harness.analysis import comparison_tables, load_tables, tables
+from harness.analysis.drawable import Picture
 from harness.analysis.findings import Findings
 from harness.analysis.omission import omission
 from harness.analysis.reduce import reduce_step
 from harness.analysis.summary import summary
 from harness.analysis.validity import judged
+from harness.records.comparison import Ranking
 from harness.records.finding import Chart, Document, Section, Table
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
@@ -40,7 +42,7 @@ def document(found: Findings) -> Document:
     warnings = tuple(_warnings(found))
     return Document(
         title=found.ledger.scenario.question,
-        recommendation=found.recommendation.sentence,
+        recommendation=found.sentence,
         warnings=warnings,
         sections=tuple(_sections(found)),
         summary=summary(found, warnings).model_dump(mode="json"),
@@ -52,14 +54,21 @@ def document(found: Findings) -> Document:
 
 def _sections(found: Findings) -> Iterator[Section]:
     # matplotlib takes half a second to import, and reading a run's steps needs none of it.
-    from harness.analysis import pictures
-    from harness.analysis.charts import Lines, Rows, draw
+    from harness.analysis import comparison_pictures, pictures
+    from harness.analysis.charts import draw
 
-    def drawn(picture: Lines | Rows | None) -> tuple[Chart, ...]:
+    def drawn(picture: Picture | None) -> tuple[Chart, ...]:
         return (draw(picture),) if picture is not None else ()
 
     yield Section("Gates", _gate_words(found), tables=_filled(tables.gates(found)))
-    if found.ledger.scenario.search is not None:
+    if found.ranking is not None:
+        yield Section(
+            "Engines compared",
+            tuple(_comparison_words(found, found.ranking)),
+            tuple(draw(picture) for picture in comparison_pictures.of_comparison(found, found.ranking)),
+            _filled(*comparison_tables.of_comparison(found, found.ranking)),
+        )
+    if any(cell.kind == "candidate" for cell in found.ledger.plan):
         yield Section(
             "Candidates",
             () if found.ledger.candidates else ("No candidate came to be; the failures below say why.",),
@@ -108,6 +117,15 @@ def _filled(*made: Table) -> tuple[Table, ...]:
     return tuple(table for table in made if table.rows)
 
 
+def _comparison_words(found: Findings, ranking: Ranking) -> Iterator[str]:
+    if found.comparison is None:  # else it is the first line already
+        yield ranking.sentence
+    if ranking.separation.reason is not None:
+        yield ranking.separation.reason
+    if ranking.flips is not None:
+        yield ranking.flips
+
+
 def _gate_words(found: Findings) -> tuple[str, ...]:
     gates = found.verdict.gates
     if not gates:
@@ -142,6 +160,7 @@ def _warnings(found: Findings) -> Iterator[str]:
         omitted = omission([result for result in found.results if result.cell == served.cell])
         if omitted is not None:
             yield f"{found.label(served.cell)}: {omitted}"
+    yield from found.ranking.warnings if found.ranking else ()
     cell = found.recommended_cell
     if cell is not None and cell.rate.value is not None:
         for warning in cell.rate.warnings:
@@ -163,11 +182,7 @@ def _warnings(found: Findings) -> Iterator[str]:
 def _method(found: Findings) -> Iterator[str]:
     scenario, host = found.ledger.scenario, found.ledger.host
     load = scenario.load
-    for data in scenario.tables:
-        yield (
-            f"Data: {data.source}, predicting {data.target}; {data.holdout:.0%} of the rows were kept away from the "
-            "search and score the candidates. Score intervals are 95 % bootstrap intervals over these rows."
-        )
+    yield from _data_words(found)
     if found.results:
         apart = "Generator and servers " + ("shared cores" if host.shared_cores else "were kept on cores of their own")
         if any(cell.target == EXTERNAL for cell in found.ledger.plan):
@@ -195,10 +210,41 @@ def _method(found: Findings) -> Iterator[str]:
             "closer to saturation. A percentile that its sample cannot bound at all is not printed: "
             f"p99 needs {sample_floor(0.99):,} successes, p99.9 needs {sample_floor(0.999):,}."
         )
-    if scenario.search is None:
+    if found.ranking is not None:
+        yield from _comparison_method(found)
+    if not any(cell.kind == "candidate" for cell in found.ledger.plan):
         return
     yield (
         "Recommendation: among the candidates that passed their checks and carry the load inside the objective, the "
         "best holdout score. All whose difference to it may be chance are tied with it (a 95 % interval of the "
         "difference, over the same resampled rows for both), and the tie goes to capacity."
+    )
+
+
+def _data_words(found: Findings) -> Iterator[str]:
+    told = found.ledger.scenario.tables
+    scored = "search and score what it found. Score intervals are 95 % bootstrap intervals over these rows."
+    for data in told if len(told) == 1 else ():
+        kept = f"{data.holdout:.0%} of the rows were kept away"
+        yield f"Data: {data.source}, predicting {data.target}; {kept} from the {scored}"
+    if len(told) > 1:
+        each = "; ".join(f"{data.name} ({data.source}, {data.holdout:.0%})" for data in told)
+        yield f"Data: {each}. These shares of the rows were kept away from the {scored}"
+
+
+def _comparison_method(found: Findings) -> Iterator[str]:
+    plan, search = found.ledger.scenario.comparison, found.ledger.scenario.search
+    threads = ", ".join(map(str, sorted({refit.threads for refit in found.ledger.refits})))
+    if plan is None or search is None or not threads:
+        return
+    yield (
+        f"Comparison: what each engine found ({max(search.workers)} at work on each search) is fitted once more on all "
+        "training rows in a process that did nothing before, and asked in another. The dummy model never looks at the "
+        "features: it is 0 on the normalised scale and what failed is scored as it, but it has no rank. Average ranks "
+        "are tested by Friedman's test, pairs by Nemenyi's (Demsar, JMLR 7, 2006), at 5 %."
+    )
+    yield (
+        f"Times: {threads} thread{'' if threads == '1' else 's'} in fitting and predicting; up to {plan.repeats} calls "
+        f"per number of rows, none begun after {format_bound(plan.seconds, Unit.SECONDS)}, after one that is not "
+        "counted. All are of this one host."
     )

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from harness.analysis.anytime import Curve, anytime
 from harness.analysis.capacity import capacities
+from harness.analysis.entries import entries
 from harness.analysis.gate import verdict
+from harness.analysis.ranking import ranking
 from harness.analysis.recommendation import recommendation
 from harness.errors import ExitCode
 from harness.records.candidate import Trial, better
 from harness.records.cell import Cell
+from harness.records.comparison import Ranking
 from harness.records.finding import Answer, Capacity, Recommendation, Verdict
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
@@ -30,6 +34,24 @@ class Findings:
     capacities: tuple[Capacity, ...]
     recommendation: Recommendation
     verdict: Verdict
+    ranking: Ranking | None
+    """The comparison of engines; None where the plan has none."""
+
+    @cached_property
+    def curves(self) -> tuple[Curve, ...]:
+        """How good each engine of a comparison was after how long."""
+        compared = entries(self.ledger)
+        return anytime(self.ledger, compared) if compared else ()
+
+    @property
+    def comparison(self) -> Ranking | None:
+        """The ranking, where the comparison is what the run is about: it puts no candidate before any traffic."""
+        return None if any(cell.kind == "serve" for cell in self.ledger.plan) else self.ranking
+
+    @property
+    def sentence(self) -> str:
+        """The first line of the report."""
+        return self.comparison.sentence if self.comparison else self.recommendation.sentence
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
@@ -53,13 +75,22 @@ class Findings:
         answered = self.recommendation.recommended is not None
         if self.ledger.scenario.search is None:
             answered = any(result.throughput_rps is not None for result in self.results)
+        if self.comparison is not None:
+            answered = self.comparison.leader is not None
         return ExitCode.GOOD if answered else ExitCode.NOT_TRUSTWORTHY
 
     @property
     def metric(self) -> Metric | None:
-        """What was searched for; None where there is no candidate to tell and the scenario leaves it open."""
+        """What was searched for; None where there is no candidate or table to tell, or tables have one each."""
         search = self.ledger.scenario.search
-        return next((one.metric for one in self.ledger.candidates), search.metric if search else None)
+        metrics = {one.metric for one in self.ledger.candidates} | {one.metric for one in self.ledger.tables}
+        return metrics.pop() if len(metrics) == 1 else search.metric if search else None
+
+    def metric_of(self, cell_id: str) -> Metric | None:
+        """What a search or refit cell was scored by: the metric of its table."""
+        cell = self.cells.get(cell_id)
+        own = (table.metric for table in self.ledger.tables if cell is not None and table.name == cell.table)
+        return next(own, self.metric)
 
     @property
     def recommended_cell(self) -> Capacity | None:
@@ -97,7 +128,7 @@ class Findings:
 
         Only whole trials count: a score on some of the rows or folds is of another question, and is never shipped.
         """
-        metric, best, found = self.metric, None, []
+        metric, best, found = self.metric_of(cell_id), None, []
         for trial in self.trials_of(cell_id):
             score = trial.evaluated.score if trial.evaluated.is_whole else None
             if score is not None and metric is not None and (best is None or better(metric, score, best)):
@@ -110,4 +141,5 @@ def findings(ledger: Ledger, results: Sequence[StepResult]) -> Findings:
     """Conclude everything that a run's records support."""
     carried = capacities(ledger, results)
     ranked = recommendation(ledger, carried, results)
-    return Findings(ledger, tuple(results), carried, ranked, verdict(ledger, ranked, carried, results))
+    judged = verdict(ledger, ranked, carried, results)
+    return Findings(ledger, tuple(results), carried, ranked, judged, ranking(ledger))

@@ -7,7 +7,7 @@ waits for a slow server, so its latencies and rates answer another question.
 from collections.abc import Sequence
 
 from harness.analysis.capacity import Met, met
-from harness.analysis.charts import LABEL_LIMIT, MOST_LINES, Axis, Dot, Line, Lines, Row, Rows, shortened
+from harness.analysis.drawable import LABEL_LIMIT, MOST_LINES, Axis, Dot, Line, Lines, Row, Rows, shortened
 from harness.analysis.findings import Findings
 from harness.records.candidate import MINIMISED
 from harness.records.finding import Capacity, Estimate
@@ -159,9 +159,17 @@ def tail(found: Findings) -> tuple[Lines, list[StepResult]] | None:
 
 
 def search(found: Findings) -> Lines | None:
-    """Best score so far against the time since the search began, per engine and seed; None without a whole trial."""
+    """Best score so far against the time since the search began, per engine and seed; None without a whole trial.
+
+    On one table, by the largest number of workers: searches on several have no axis in common but the comparison's.
+    """
     paths: dict[str, list[list[tuple[float, float]]]] = {}
+    if len(found.ledger.scenario.tables) > 1:
+        return None
+    searching = found.ledger.scenario.search
     for cell in found.ledger.plan:
+        if searching is None or cell.workers not in {None, max(searching.workers)}:
+            continue
         path = [(trial.finished_s, best) for trial, best in found.best_so_far(cell.id) if best is not None]
         if cell.kind == "search" and path:
             paths.setdefault(str(cell.engine), []).append(path)

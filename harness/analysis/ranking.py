@@ -48,6 +48,7 @@ def ranking(ledger: Ledger) -> Ranking | None:
     answered = any(one.failures < one.planned for one in entrants)
     seeds = max((one.planned for one in placings), default=0)
     leader = entrants[0].entrant if answered else None
+    told = flips(imputations, entrants)
     return Ranking(
         tables=compared.tables,
         left_out=compared.left_out,
@@ -60,8 +61,8 @@ def ranking(ledger: Ledger) -> Ranking | None:
         imputations=imputations,
         leader=leader,
         sentence=sentence(compared.tables, seeds, entrants, placings, separation, leader),
-        flips=flips(imputations, entrants),
-        warnings=tuple(_warnings(ledger, compared, seeds)),
+        flips=told,
+        warnings=tuple(_warnings(ledger, compared, seeds, imputations, told)),
     )
 
 
@@ -205,8 +206,12 @@ def _leaders(compared: Entries, goodness: NDArray[np.float64]) -> tuple[str, ...
     )
 
 
-def _warnings(ledger: Ledger, compared: Entries, seeds: int) -> list[str]:
+def _warnings(
+    ledger: Ledger, compared: Entries, seeds: int, imputations: Sequence[Imputation], told: str | None
+) -> list[str]:
     found = []
+    if told is not None and len({one.leaders for one in imputations}) > 1:
+        found.append(told)
     if compared.left_out:
         found.append(
             f"Not compared on {', '.join(compared.left_out)}: the dummy model was not fitted there, so there is "

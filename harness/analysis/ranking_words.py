@@ -27,7 +27,7 @@ def sentence(
     if len(tables) == 1:
         return _on_one_table(tables[0], placings)
     where = f"on {len(tables)} tables with {counted(seeds, 'seed')} each"
-    rank = f"average rank {format_number(entrants[0].average_rank.value, Unit.RANK)} of {len(entrants)} entrants"
+    rank = f"{format_number(entrants[0].average_rank.value, Unit.RANK)} among {len(entrants)} entrants"
     if len(tables) < TABLES_FLOOR:
         own = [one for one in placings if one.entrant == leader]
         first = sum(one.rank == 1 for one in own)
@@ -112,10 +112,10 @@ def _over_tables(leader: str, where: str, rank: str, entrants: Sequence[Entrant]
     nemenyi = f"Nemenyi's test, 5 %: ranks must differ by {format_number(separation.critical_difference, Unit.RANK)}"
     if not apart:
         how = test or f" ({nemenyi})"
-        return f"No difference shown between {joined(names)} {where}{how}; {leader} has the best {rank}."
+        return f"No difference shown between {joined(names)} {where}{how}; {leader} has the best average rank, {rank}."
     if len(group) == 1:
-        return f"{leader} leads {where}: {rank}, told apart from {joined(apart)} ({nemenyi})."
+        return f"{leader} leads {where}: average rank {rank}, told apart from {joined(apart)} ({nemenyi})."
     return (
-        f"No difference shown between {joined(group)}, which lead {where}; {leader} has the best {rank}, told apart "
-        f"from {joined(apart)} ({nemenyi})."
+        f"No difference shown between {joined(group)}, which lead {where}; {leader} has the best average rank, {rank}, "
+        f"told apart from {joined(apart)} ({nemenyi})."
     )

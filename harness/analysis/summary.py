@@ -11,11 +11,14 @@ from harness.analysis.findings import Findings
 from harness.analysis.recommendation import failed_checks
 from harness.analysis.servers import speaking_step
 from harness.records.candidate import Configuration
+from harness.records.comparison import Ranking
 from harness.records.finding import Answer, Capacity, Estimate, GateVerdict
 from harness.records.frozen import Frozen
 from harness.records.load import StepResult
 from harness.records.words import Metric
 from harness.units import Unit, format_bound, format_number
+
+_OF = {"error_share": "requests", "failure_share": "refits"}
 
 VERSION: Literal[1] = 1
 """Rises when a reader of the last version could misread this one; new keys do not raise it."""
@@ -69,10 +72,13 @@ class CellSummary(Capacity):
 
 
 class SearchSummary(Frozen):
-    """One engine with one seed."""
+    """One engine with one seed, on one table, by so many workers."""
 
+    table: str | None
     engine: str
     seed: int
+    workers: int | None
+    metric: Metric | None
     trials: int
     failures: dict[str, int]
     """Failed trials per cause."""
@@ -100,6 +106,8 @@ class Summary(Frozen):
     candidates: tuple[CandidateSummary, ...]
     cells: tuple[CellSummary, ...]
     searches: tuple[SearchSummary, ...]
+    comparison: Ranking | None
+    """Of engines, over tables; None where the run has none."""
     failures: dict[str, int]
     """Failed cells and checks per cause."""
     warnings: tuple[str, ...]
@@ -120,12 +128,13 @@ def summary(found: Findings, warnings: tuple[str, ...]) -> Summary:
             data_sha256=ledger.run.data_sha256,
         ),
         recommended=found.recommendation.recommended,
-        recommendation=found.recommendation.sentence,
+        recommendation=found.sentence,
         verdict=VerdictSummary(answer=found.verdict.answer, gates=found.verdict.gates),
         headlines=_headlines(found),
         candidates=_candidates(found),
         cells=tuple(_cell(found, capacity) for capacity in found.capacities),
         searches=_searches(found),
+        comparison=found.ranking,
         failures=_failures(found),
         warnings=warnings,
     )
@@ -140,6 +149,8 @@ def schema() -> dict[str, object]:
 def _headlines(found: Findings) -> tuple[Headline, ...]:
     objective = found.ledger.scenario.load.objective
     cell = found.recommended_cell
+    if found.comparison is not None:
+        return _comparison_headlines(found, found.comparison)
     if found.ledger.scenario.search is None and objective is None and cell is not None:
         return _step_headlines(speaking_step(found.results, cell.cell))
     recommended = next(
@@ -187,6 +198,53 @@ def _headlines(found: Findings) -> tuple[Headline, ...]:
         Headline(name=name, label=label, note=_note(name, figure, cell), **dict(figure))
         for name, label, figure in figures
         if found.ledger.scenario.search is not None or name not in ("score", "trials")
+    )
+
+
+def _comparison_headlines(found: Findings, ranking: Ranking) -> tuple[Headline, ...]:
+    """Of a run that compares engines and serves nothing."""
+    none = "Nothing could be compared."
+    first = next((one for one in ranking.entrants if one.entrant == ranking.leader), None)
+    best = next((one for one in ranking.placings if one.entrant == ranking.leader), None)
+    whose = f" of {first.entrant}" if first else ""
+    planned, failures = (sum(getattr(one, what) for one in ranking.entrants) for what in ("planned", "failures"))
+    tests = ranking.separation
+    figures = [
+        (
+            "average_rank",
+            f"average rank{whose}",
+            first.average_rank if first else Estimate(value=None, unit=Unit.RANK, reason=none),
+        ),
+        (
+            "normalised_score",
+            f"normalised score{whose}",
+            first.normalised if first else Estimate(value=None, unit=Unit.SCORE, reason=none),
+        ),
+        (
+            "critical_difference",
+            "critical difference",
+            Estimate(value=tests.critical_difference, unit=Unit.RANK, n=len(ranking.tables), reason=tests.reason),
+        ),
+        (
+            "failure_share",
+            "refits that failed",
+            Estimate(value=failures / planned, unit=Unit.SHARE, n=planned)
+            if planned
+            else Estimate(value=None, unit=Unit.SHARE, reason=none),
+        ),
+        ("tables", "tables", Estimate(value=float(len(ranking.tables)), unit=Unit.COUNT, n=len(ranking.tables))),
+        (
+            "trials",
+            "trials",
+            Estimate(value=float(len(found.ledger.trials)), unit=Unit.COUNT, n=len(found.ledger.trials)),
+        ),
+    ]
+    if best is not None and len(ranking.tables) == 1:
+        # On one table the score itself can be read; ranks of one table are its order and no more.
+        figures = [("score", f"holdout {best.metric}{whose}", best.score), *figures[3:]]
+    return tuple(
+        Headline(name=name, label=label, note=_note(name, figure, None), **dict(figure))
+        for name, label, figure in figures
     )
 
 
@@ -239,7 +297,7 @@ def _note(name: str, figure: Estimate, cell: Capacity | None) -> str:
         told.append("a fixed number in flight; no objective holds there")
     if told:
         return "; ".join(told)
-    return f"of {figure.n:,} requests" if name == "error_share" else ""
+    return f"of {figure.n:,} {_OF[name]}" if name in _OF else ""
 
 
 def _candidates(found: Findings) -> tuple[CandidateSummary, ...]:
@@ -286,7 +344,16 @@ def _searches(found: Findings) -> tuple[SearchSummary, ...]:
         reason = None if value is not None else "No trial has a score on all rows and all folds."
         best = Estimate(value=value, unit=Unit.SCORE, n=whole, reason=reason)
         rows.append(
-            SearchSummary(engine=cell.engine or "", seed=cell.seed or 0, trials=len(path), failures=failed, best=best)
+            SearchSummary(
+                table=cell.table,
+                engine=cell.engine or "",
+                seed=cell.seed or 0,
+                workers=cell.workers,
+                metric=found.metric_of(cell.id),
+                trials=len(path),
+                failures=failed,
+                best=best,
+            )
         )
     return tuple(rows)
 

@@ -169,7 +169,7 @@ def micro(found: Findings) -> Table:
 
 
 def search(found: Findings) -> Table:
-    """A row per search: an engine with a seed."""
+    """A row per search: an engine with a seed, on a table, by so many workers."""
     rows: list[Values] = []
     for cell in found.ledger.plan:
         if cell.kind != "search":
@@ -181,12 +181,15 @@ def search(found: Findings) -> Table:
         state = found.cell_results.get(cell.id)
         rows.append(
             (
+                cell.table,
                 cell.engine,
                 cell.seed,
+                cell.workers,
                 len(path),
                 sum(causes.values()),
                 ", ".join(f"{cause} {count}" for cause, count in causes.items()),
                 sum(not trial.evaluated.is_whole and trial.evaluated.failure is None for trial, _ in path),
+                found.metric_of(cell.id),
                 best,
                 reached,
                 path[-1][0].finished_s if path else None,
@@ -197,13 +200,16 @@ def search(found: Findings) -> Table:
         key="search",
         title="Searches",
         fields=(
+            Field("table", "table"),
             Field("engine", "engine"),
             Field("seed", "seed", Unit.COUNT),
+            Field("workers", "workers", Unit.COUNT),
             Field("trials", "trials", Unit.COUNT),
             Field("failed", "failed", Unit.COUNT),
             Field("causes", "causes"),
             Field("in_part", "in part", Unit.COUNT),
-            Field("best", f"best {found.metric or 'score'}", Unit.SCORE),
+            Field("metric", "metric"),
+            Field("best", "best score", Unit.SCORE),
             Field("best_after_s", "found after", Unit.SECONDS),
             Field("last_after_s", "last trial after", Unit.SECONDS),
             Field("state", "state"),
@@ -230,6 +236,7 @@ def trials(found: Findings) -> Table:
                     None if family is None else str(family),
                     trial.evaluated.rows_share,
                     len(trial.evaluated.fold_scores),
+                    found.metric_of(cell.id),
                     trial.evaluated.score,
                     best,
                     failure.cause.value if failure else None,
@@ -246,6 +253,7 @@ def trials(found: Findings) -> Table:
             Field("family", "family"),
             Field("rows_share", "of the rows", Unit.SHARE),
             Field("folds", "folds", Unit.COUNT),
+            Field("metric", "metric"),
             Field("score", "score", Unit.SCORE),
             Field("best", "best so far", Unit.SCORE),
             Field("cause", "failed of"),

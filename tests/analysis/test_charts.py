@@ -8,20 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from harness.analysis import pictures
-from harness.analysis.charts import (
-    DASHES,
-    MARKERS,
-    MOST_LINES,
-    PALETTE,
-    Axis,
-    Dot,
-    Line,
-    Lines,
-    Row,
-    Rows,
-    draw,
-    shortened,
-)
+from harness.analysis.charts import DASHES, MARKERS, PALETTE, draw
+from harness.analysis.drawable import MOST_LINES, Axis, Dot, Line, Lines, Row, Rows, shortened
 from harness.analysis.findings import findings
 from harness.records.finding import Document
 from harness.units import Unit

@@ -158,7 +158,7 @@ def test_a_search_whose_trials_all_failed_draws_no_curve(ledgers: ModuleType) ->
     found = told(story)
     assert "search" not in charts(found)
     row = tables(found)["search"].rows[0]
-    assert row[:7] == ("optuna_search", 1, 2, 2, "memory 2", 0, None)
+    assert row[:10] == ("breast_cancer", "optuna_search", 1, 2, 2, 2, "memory 2", 0, "roc_auc", None)
 
 
 def test_a_server_of_the_users_own_is_reported_without_a_candidate(ledgers: ModuleType) -> None:
@@ -274,3 +274,109 @@ def test_the_machine_s_table_says_what_the_generator_can_do_and_who_found_out(le
     own.roofline = Roofline(rate_rps=2_000, host=story.ledger().host, **known)
     own.loaded(own.cell("serve", target="null"), 3000.0, (), in_flight=(1, 8))
     assert row(own) == "3,000 req/s, measured in this run"
+
+
+def comparison(ledgers: ModuleType, tables: int, **fields: Any) -> Any:
+    """Engines compared on tables of several metrics, with two seeds and a few trials each."""
+    scores = {"flaml_search": 0.9, "optuna_search": 0.85, "random_search": 0.8, "baseline": 0.7}
+    story = ledgers.compared({f"table-{number}": scores for number in range(tables)}, seeds=(1, 2), **fields)
+    for number in range(tables):
+        for engine in ledgers.ENTRANTS:
+            for seed in (1, 2):
+                story.searched(engine, [0.6, scores[engine]], table=f"table-{number}", seed=seed)
+    if tables > 1:
+        story.metrics["table-1"] = "accuracy"
+    return story
+
+
+def test_a_comparison_has_a_section_after_the_gates_and_its_answer_is_the_first_line(ledgers: ModuleType) -> None:
+    story = comparison(ledgers, 6)
+    found = told(story)
+    assert [section.title for section in found.sections][:2] == ["Gates", "Engines compared"]
+    assert "Candidates" not in {section.title for section in found.sections}
+    assert charts(found) == {"critical_difference", "standings", "anytime", "trades"}
+    assert found.recommendation.startswith("No difference shown between flaml_search and optuna_search, which lead")
+    assert found.exit_code is ExitCode.GOOD
+    assert set(tables(found)) >= {
+        "standings",
+        "duels",
+        "tests",
+        "scores",
+        "trades",
+        "timings",
+        "predictions",
+        "anytime",
+    }
+    figures = headlines(found)
+    assert figures["average_rank"]["value"] == 1.0
+    assert figures["critical_difference"]["value"] == pytest.approx(1.915, abs=1e-3)
+    assert (figures["failure_share"]["value"], figures["trials"]["value"]) == (0.0, 72)
+
+
+def test_few_tables_have_no_diagram_and_say_why(ledgers: ModuleType) -> None:
+    found = told(comparison(ledgers, 2))
+    assert charts(found) == {"standings", "anytime", "trades"}
+    assert headlines(found)["critical_difference"]["reason"].startswith("Below 6 tables")  # type: ignore[attr-defined]
+    assert found.exit_code is ExitCode.GOOD
+
+
+def test_on_one_table_that_serves_nothing_the_comparison_is_the_answer(ledgers: ModuleType) -> None:
+    found = told(comparison(ledgers, 1, spread=0.001))
+    assert found.recommendation.startswith("flaml_search leads on table-0: roc_auc 0.9000")
+    assert headlines(found)["score"]["value"] == pytest.approx(0.9)
+    assert {"standings", "anytime", "search"} <= charts(found)
+
+
+def test_where_candidates_are_served_too_the_first_line_says_which_to_ship(ledgers: ModuleType) -> None:
+    story = ledgers.Story(ledgers.scenario(compare={}))
+    table = story.scenario.tables[0].name
+    story.refitted(table, "dummy", 0.5)
+    story.refitted(table, "optuna_search", 0.99)
+    story.candidate("optuna_search", 0.99, 0.985, 0.995)
+    story.loaded(story.cell("serve", "optuna_search"), 1000.0, (400, 1200))
+    found = told(story)
+    assert found.recommendation.startswith("Ship optuna_search")
+    compared = next(section for section in found.sections if section.title == "Engines compared")
+    assert compared.paragraphs[0].startswith("optuna_search leads on breast_cancer")
+
+
+def test_a_comparison_without_an_answer_is_not_trusted(ledgers: ModuleType) -> None:
+    found = told(ledgers.Story(ledgers.comparison_scenario(["one", "two"])))
+    assert found.recommendation.startswith("No comparison:")
+    assert found.exit_code is ExitCode.NOT_TRUSTWORTHY
+    assert headlines(found)["average_rank"]["value"] is None
+
+
+def test_searches_on_several_tables_show_table_workers_and_metric(ledgers: ModuleType) -> None:
+    found = tables(told(comparison(ledgers, 2)))
+    fields = [field.key for field in found["search"].fields]
+    rows = [dict(zip(fields, row, strict=True)) for row in found["search"].rows]
+    assert {(row["table"], row["metric"]) for row in rows} == {("table-0", "roc_auc"), ("table-1", "accuracy")}
+    assert {row["workers"] for row in rows} == {2}
+    assert {row["best"] for row in rows} == {0.9, 0.85, 0.8}
+
+
+def test_failures_that_decide_the_lead_are_a_warning_on_the_first_page(ledgers: ModuleType) -> None:
+    scores = {
+        f"table-{number}": {
+            "flaml_search": 0.85,
+            "optuna_search": None if number < 3 else 0.9,
+            "random_search": 0.8,
+            "baseline": 0.7,
+        }
+        for number in range(6)
+    }
+    found = told(ledgers.compared(scores))
+    assert any(warning.startswith("How failures are scored decides who leads") for warning in found.warnings)
+    assert tables(found)["imputations"].rows[0][0] == "as the dummy model"
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_a_comparison_keeps_the_published_schema(ledgers: ModuleType, count: int) -> None:
+    found = told(comparison(ledgers, count))
+    jsonschema.validate(found.summary, schema(), jsonschema.Draft202012Validator)
+    assert found.summary["comparison"]["leader"] == "flaml_search"  # type: ignore[index]
+    keys = [table.key for section in found.sections for table in section.tables]
+    assert len(keys) == len(set(keys))
+    for table in tables(found).values():
+        assert table.texts()

@@ -110,8 +110,8 @@ def test_over_tables_ranks_decide_and_the_tests_are_those_of_scipy(ledgers: Modu
     assert found.separation.groups == ((FLAML, OPTUNA, RANDOM), (RANDOM, BASELINE))
     assert found.sentence == (
         f"No difference shown between {FLAML}, {OPTUNA} and {RANDOM}, which lead on 6 tables with 1 seed each; {FLAML} "
-        f"has the best average rank 1.33 of 4 entrants, told apart from {BASELINE} (Nemenyi's test, 5 %: ranks must "
-        "differ by 1.91)."
+        f"has the best average rank, 1.33 among 4 entrants, told apart from {BASELINE} (Nemenyi's test, 5 %: ranks "
+        "must differ by 1.91)."
     )
     duel = next(one for one in found.duels if {one.entrant, one.other} == {FLAML, OPTUNA})
     assert duel.win_rate.value == pytest.approx(4 / 6)
@@ -123,7 +123,7 @@ def test_who_is_ahead_on_enough_tables_leads(ledgers: ModuleType) -> None:
     tables = [f"table-{number}" for number in range(40)]
     found = told(ledgers.compared(steady(tables)))
     assert found.separation.groups == ()
-    assert found.sentence.startswith(f"{FLAML} leads on 40 tables with 1 seed each: average rank 1.00 of 4 entrants")
+    assert found.sentence.startswith(f"{FLAML} leads on 40 tables with 1 seed each: average rank 1.00 among 4 entrants")
 
 
 def test_no_difference_is_an_answer(ledgers: ModuleType) -> None:
