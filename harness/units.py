@@ -15,6 +15,7 @@ class Unit(StrEnum):
     SECONDS = "s"
     BYTES = "bytes"
     RPS = "rps"
+    TRIALS = "trials_per_s"
     SHARE = "share"
     COUNT = "count"
     SCORE = "score"
@@ -46,6 +47,8 @@ def format_number(value: float | None, unit: Unit) -> str:
             return _scaled(value, _BYTE_STEPS)
         case Unit.RPS:
             return f"{_three_digits(value)} req/s"
+        case Unit.TRIALS:
+            return f"{_three_digits(value)} trials/s"
         case Unit.SHARE:
             return f"{_three_digits(100 * value)} %"
         case Unit.COUNT:

@@ -6,7 +6,7 @@ which the exporters turn into bytes. The same records give the same document.
 
 from collections.abc import Iterator
 
-from harness.analysis import comparison_tables, load_tables, tables
+from harness.analysis import comparison_tables, growth_tables, load_tables, tables
 from harness.analysis.drawable import Picture
 from harness.analysis.findings import Findings
 from harness.analysis.omission import omission
@@ -54,7 +54,7 @@ def document(found: Findings) -> Document:
 
 def _sections(found: Findings) -> Iterator[Section]:
     # matplotlib takes half a second to import, and reading a run's steps needs none of it.
-    from harness.analysis import comparison_pictures, pictures
+    from harness.analysis import comparison_pictures, growth_pictures, pictures
     from harness.analysis.charts import draw
 
     def drawn(picture: Picture | None) -> tuple[Chart, ...]:
@@ -106,7 +106,18 @@ def _sections(found: Findings) -> Iterator[Section]:
             "Search",
             () if found.ledger.trials else ("No trial was recorded.",),
             drawn(pictures.search(found)),
-            _filled(tables.search(found), tables.trials(found)),
+            _filled(tables.search(found), growth_tables.worker_time(found), tables.trials(found)),
+        )
+    if found.growth.sizes or any(len(one.scales) > 1 for one in found.growth.searches):
+        yield Section(
+            "Growing scales",
+            tuple(one.scales[-1].sentence for one in found.growth.searches if len(one.scales) > 1),
+            (
+                *drawn(growth_pictures.rates(found)),
+                *drawn(growth_pictures.utilisation(found)),
+                *(draw(picture) for picture in growth_pictures.fits(found)),
+            ),
+            _filled(growth_tables.search_scales(found), growth_tables.laws(found), growth_tables.sizes(found)),
         )
     failures = tables.failures(found)
     yield Section("Failures", () if failures.rows else ("Nothing failed.",), tables=_filled(failures))

@@ -12,6 +12,7 @@ from harness.analysis.anytime import Curve, anytime
 from harness.analysis.capacity import capacities
 from harness.analysis.entries import entries
 from harness.analysis.gate import verdict
+from harness.analysis.growth import growth
 from harness.analysis.ranking import ranking
 from harness.analysis.recommendation import recommendation
 from harness.errors import ExitCode
@@ -19,6 +20,7 @@ from harness.records.candidate import Trial, better
 from harness.records.cell import Cell
 from harness.records.comparison import Ranking
 from harness.records.finding import Answer, Capacity, Recommendation, Verdict
+from harness.records.growth import Growth
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
 from harness.records.run import CellResult
@@ -62,6 +64,11 @@ class Findings:
     def cell_results(self) -> dict[str, CellResult]:
         """What became of the cells that were begun, by id."""
         return {result.id: result for result in self.ledger.results}
+
+    @cached_property
+    def growth(self) -> Growth:
+        """What more workers, rows and columns did."""
+        return growth(self.ledger)
 
     @property
     def exit_code(self) -> ExitCode:

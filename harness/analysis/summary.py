@@ -14,6 +14,7 @@ from harness.records.candidate import Configuration
 from harness.records.comparison import Ranking
 from harness.records.finding import Answer, Capacity, Estimate, GateVerdict
 from harness.records.frozen import Frozen
+from harness.records.growth import Growth
 from harness.records.load import StepResult
 from harness.records.words import Metric
 from harness.units import Unit, format_bound, format_number
@@ -108,6 +109,7 @@ class Summary(Frozen):
     searches: tuple[SearchSummary, ...]
     comparison: Ranking | None
     """Of engines, over tables; None where the run has none."""
+    growth: Growth
     failures: dict[str, int]
     """Failed cells and checks per cause."""
     warnings: tuple[str, ...]
@@ -135,6 +137,7 @@ def summary(found: Findings, warnings: tuple[str, ...]) -> Summary:
         cells=tuple(_cell(found, capacity) for capacity in found.capacities),
         searches=_searches(found),
         comparison=found.ranking,
+        growth=found.growth,
         failures=_failures(found),
         warnings=warnings,
     )

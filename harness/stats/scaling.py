@@ -92,7 +92,7 @@ class PowerLaw:
     exponent: float
     low: float
     high: float
-    """95 % interval of the exponent; infinite ends where three sizes lie on no line at all."""
+    """95 % interval of the exponent."""
     n: int
 
 
@@ -136,7 +136,8 @@ def power_law(sizes: ArrayLike, values: ArrayLike) -> PowerLaw | NoLaw:
     if not ((x > 0).all() and (y > 0).all()):
         return NoLaw("something of 0 was measured, which has no logarithm")
     line = stats.linregress(np.log(x), np.log(y))
-    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2, len(x) - 2)) * float(line.stderr)
+    # Of values that are all the same, scipy's error is 0 / 0.
+    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2, len(x) - 2)) * float(line.stderr) if np.ptp(y) else 0.0
     exponent = float(line.slope)
     return PowerLaw(math.exp(float(line.intercept)), exponent, exponent - half, exponent + half, len(x))
 

@@ -1,0 +1,223 @@
+"""Growth: what more workers brought to each engine, and what more rows and columns cost.
+
+In: a ledger. Out: `Growth`. A law is fitted over what was measured and asked no further than `stats.scaling` allows;
+where too little was measured there is none, with the reason.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean, median, stdev
+
+from scipy import stats
+
+from harness.analysis.worker_time import KILLED, WorkerTime, worker_time
+from harness.records.candidate import Trial, better
+from harness.records.cell import Cell
+from harness.records.finding import Estimate
+from harness.records.growth import Growth, SearchGrowth, SearchScale, SizeGrowth, Spent
+from harness.records.ledger import Ledger
+from harness.records.refit import Refit
+from harness.records.words import Metric
+from harness.space.families import FAMILY
+from harness.stats.quantile import CONFIDENCE, quantiles
+from harness.stats.scaling import NoLaw, UniversalLaw, parameter_intervals, power_law, universal_law
+from harness.units import Unit, format_number
+
+AXES = ("rows", "columns")
+"""Parameters of a made-up table that are its size."""
+
+Searched = tuple[Cell, Sequence[Trial], WorkerTime]
+
+
+def growth(ledger: Ledger) -> Growth:
+    """What a run shows of growth: an entry per table and engine, and per figure that was measured at several sizes."""
+    return Growth(searches=tuple(_searches(ledger)), sizes=tuple(_sizes(ledger)))
+
+
+def _searches(ledger: Ledger) -> Iterator[SearchGrowth]:
+    trials: dict[str, list[Trial]] = {}
+    for trial in ledger.trials:
+        trials.setdefault(trial.cell, []).append(trial)
+    durations_s = {result.id: result.duration_s for result in ledger.results}
+    metrics = {table.name: table.metric for table in ledger.tables}
+    groups: dict[tuple[str, str], list[Searched]] = {}
+    for cell in ledger.plan:
+        own = trials.get(cell.id)
+        if cell.kind == "search" and own:
+            last_s = max(trial.finished_s for trial in own)
+            start_s = max(0.0, (durations_s.get(cell.id) or last_s) - last_s)
+            time = worker_time(own, cell.workers or 1, start_s)
+            groups.setdefault((str(cell.table), str(cell.engine)), []).append((cell, own, time))
+    for (table, engine), searched in groups.items():
+        yield _search_growth(table, engine, metrics.get(table), searched)
+
+
+def _search_growth(table: str, engine: str, metric: Metric | None, searched: Sequence[Searched]) -> SearchGrowth:
+    wall_s = min(time.wall_s for _, _, time in searched)
+    by_workers: dict[int, list[Searched]] = {}
+    for one in searched:
+        by_workers.setdefault(one[0].workers or 1, []).append(one)
+    scales = tuple(_scale(engine, workers, metric, wall_s, by_workers[workers]) for workers in sorted(by_workers))
+    law = universal_law(
+        [cell.workers or 1 for cell, _, _ in searched], [_rate(trials, time) for _, trials, time in searched]
+    )
+    contention, coherence, peak, doubled = _of_law(law)
+    return SearchGrowth(
+        table=table,
+        engine=engine,
+        metric=metric or "score",
+        wall_s=wall_s,
+        scales=scales,
+        contention=contention,
+        coherence=coherence,
+        peak=peak,
+        doubled=doubled,
+    )
+
+
+def _scale(
+    engine: str, workers: int, metric: Metric | None, wall_s: float, searched: Sequence[Searched]
+) -> SearchScale:
+    times = [time for _, _, time in searched]
+    total_s = math.fsum(math.fsum(time.spent_s.values()) for time in times)
+    spent = {where: math.fsum(time.spent_s[where] for time in times) / total_s if total_s else 0.0 for where in Spent}
+    shares = [time.spent_s[Spent.FIT] / (math.fsum(time.spent_s.values()) or 1.0) for time in times]
+    costs = quantiles([cost for time in times for cost in time.coordinator_s], (0.5, 0.99))
+    p50, p99 = (
+        Estimate(value=one.value, unit=Unit.SECONDS, low=one.low, high=one.high, n=one.n, reason=one.reason)
+        for one in costs
+    )
+    best = [score for _, trials, _ in searched if (score := _best_by(trials, metric, wall_s)) is not None]
+    return SearchScale(
+        workers=workers,
+        searches=len(searched),
+        trials=sum(_whole(trials) for _, trials, _ in searched),
+        rate=_mean([_rate(trials, time) for _, trials, time in searched], Unit.TRIALS, "There was no trial."),
+        utilisation=_mean(shares, Unit.SHARE, "There was no trial."),
+        coordinator_p50_s=p50,
+        coordinator_p99_s=p99,
+        best=_mean(best, Unit.SCORE, "No trial had a score by then."),
+        spent=spent,
+        sentence=_told(engine, workers, spent),
+    )
+
+
+def _told(engine: str, workers: int, spent: dict[Spent, float]) -> str:
+    rest = max((where for where in Spent if where is not Spent.FIT), key=lambda where: spent[where])
+    return (
+        f"{engine} with {workers} worker{'' if workers == 1 else 's'}: {format_number(spent[Spent.FIT], Unit.SHARE)} "
+        f"of the workers' time is fitting; most of the rest, {format_number(spent[rest], Unit.SHARE)}, is {rest.value}."
+    )
+
+
+def _whole(trials: Iterable[Trial]) -> int:
+    """Trials that came to an end of their own."""
+    failures = (trial.evaluated.failure for trial in trials)
+    return sum(failure is None or failure.cause not in KILLED for failure in failures)
+
+
+def _rate(trials: Sequence[Trial], time: WorkerTime) -> float:
+    return _whole(trials) / time.wall_s if time.wall_s > 0 else 0.0
+
+
+def _best_by(trials: Iterable[Trial], metric: Metric | None, wall_s: float) -> float | None:
+    found: float | None = None
+    for trial in trials:
+        score = trial.evaluated.score
+        if metric is None or score is None or not trial.evaluated.is_whole or trial.finished_s > wall_s:
+            continue
+        if found is None or better(metric, score, found):
+            found = score
+    return found
+
+
+def _mean(values: Sequence[float], unit: Unit, reason: str) -> Estimate:
+    """The mean over seeds; its interval is Student's t, where there are two at least."""
+    if not values:
+        return Estimate(value=None, unit=unit, reason=reason)
+    mean, count = fmean(values), len(values)
+    if count < 2:
+        return Estimate(value=mean, unit=unit, n=count)
+    half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2, count - 1)) * stdev(values) / math.sqrt(count)
+    return Estimate(value=mean, unit=unit, low=mean - half, high=mean + half, n=count)
+
+
+def _of_law(law: UniversalLaw | NoLaw) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+    """Contention, coherence, peak, and what twice the most workers would bring."""
+    units = (Unit.SCORE, Unit.SCORE, Unit.COUNT, Unit.TRIALS)
+    if isinstance(law, NoLaw):
+        none = [Estimate(value=None, unit=unit, reason=f"No law: {law.reason}.") for unit in units]
+        return none[0], none[1], none[2], none[3]
+    _, contention, coherence = parameter_intervals(law)
+    if math.isinf(law.peak):
+        peak = Estimate(value=None, unit=Unit.COUNT, reason="No peak: nothing measured says that more bring less.")
+    elif law.peak > law.reach:
+        peak = Estimate(
+            value=None, unit=Unit.COUNT, reason=f"No peak up to {law.reach:g} workers; further nobody has looked."
+        )
+    else:
+        peak = Estimate(value=law.peak, unit=Unit.COUNT)
+    twice = 2 * law.largest
+    doubled = Estimate(value=None, unit=Unit.TRIALS, reason=f"{twice:g} workers lie beyond the law's peak.")
+    if twice <= law.reach:
+        low, high = law.interval(twice)
+        doubled = Estimate(value=law.at(twice), unit=Unit.TRIALS, low=low, high=high)
+    return (
+        Estimate(value=law.contention, unit=Unit.SCORE, low=contention[0], high=contention[1]),
+        Estimate(value=law.coherence, unit=Unit.SCORE, low=coherence[0], high=coherence[1]),
+        peak,
+        doubled,
+    )
+
+
+def _sizes(ledger: Ledger) -> Iterator[SizeGrowth]:
+    """Exponents along each axis of the tables, what the other axis is held fixed."""
+    places = {
+        str(plan.name): {axis: int(value) for axis in AXES if isinstance(value := plan.parameters.get(axis), int)}
+        for plan in ledger.scenario.tables
+    }
+    searched_on = {cell.id: str(cell.table) for cell in ledger.plan if cell.kind == "search"}
+    measured: list[tuple[str, str, str, float]] = [
+        (refit.entrant, name, refit.table, value)
+        for refit in ledger.refits
+        for name, value in _figures(refit, _rows_in_common(ledger.refits))
+    ]
+    measured += [
+        (str(trial.evaluated.configuration.get(FAMILY)), "fitting of a trial", searched_on[trial.cell], fit_s)
+        for trial in ledger.trials
+        if trial.evaluated.is_whole and trial.cell in searched_on and (fit_s := trial.evaluated.fit_s) > 0
+    ]
+    for axis, other in (AXES, AXES[::-1]):
+        groups: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+        for of, name, table, value in measured:
+            place = places.get(table, {})
+            if axis in place:
+                beside = f"{place[other]:,} {other}" if other in place else ""
+                groups.setdefault((of, name, beside), []).append((place[axis], value))
+        for (of, name, beside), points in sorted(groups.items()):
+            sizes = tuple(sorted({size for size, _ in points}))
+            if len(sizes) > 1:
+                exponent = _exponent(points)
+                yield SizeGrowth(of=of, measure=name, axis=axis, beside=beside, sizes=sizes, exponent=exponent)
+
+
+def _rows_in_common(refits: Sequence[Refit]) -> int | None:
+    """The largest batch at which every refit was timed."""
+    if not refits:
+        return None
+    return max(set.intersection(*({timed.rows for timed in refit.predict} for refit in refits)), default=None)
+
+
+def _figures(refit: Refit, batch: int | None) -> Iterator[tuple[str, float]]:
+    yield "fitting", refit.fit_warm_s
+    yield "memory", float(refit.peak_memory_bytes)
+    for timed in refit.predict:
+        if timed.rows == batch and timed.calls_s:
+            yield f"predicting {timed.rows:,} row{'' if timed.rows == 1 else 's'}", median(timed.calls_s)
+
+
+def _exponent(points: Sequence[tuple[int, float]]) -> Estimate:
+    law = power_law(*zip(*points, strict=True))
+    if isinstance(law, NoLaw):
+        return Estimate(value=None, unit=Unit.SCORE, reason=f"No exponent: {law.reason}.", n=len(points))
+    return Estimate(value=law.exponent, unit=Unit.SCORE, low=law.low, high=law.high, n=law.n)

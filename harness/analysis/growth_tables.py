@@ -1,0 +1,168 @@
+"""The tables of growth: searches by number of workers, where workers' time went, and exponents of size.
+
+In: `Findings`. Out: `Table` values in base units.
+"""
+
+from harness.analysis.findings import Findings
+from harness.records.finding import Field, Table, Values
+from harness.records.growth import Spent
+from harness.units import Unit, format_number
+
+SPENT_KEYS = {
+    Spent.FIT: ("fit", "fitting"),
+    Spent.SCORE: ("score", "scoring"),
+    Spent.ASK: ("ask", "engine's ask"),
+    Spent.TOLD: ("told", "storing, telling"),
+    Spent.HAND_OVER: ("hand_over", "hand-over"),
+    Spent.RESTART: ("restart", "coming back"),
+    Spent.START: ("start", "start"),
+    Spent.END: ("end", "idle at the end"),
+    Spent.UNUSED: ("unused", "never used"),
+}
+
+
+def search_scales(found: Findings) -> Table:
+    """A row per engine, table and number of workers."""
+    rows: list[Values] = [
+        (
+            one.table,
+            one.engine,
+            scale.workers,
+            scale.searches,
+            scale.trials,
+            scale.rate.value,
+            scale.rate.low,
+            scale.rate.high,
+            scale.utilisation.value,
+            scale.coordinator_p50_s.value,
+            scale.coordinator_p99_s.value,
+            scale.best.value,
+            one.wall_s,
+        )
+        for one in found.growth.searches
+        for scale in one.scales
+    ]
+    return Table(
+        key="search_scales",
+        title="Searches by number of workers",
+        fields=(
+            Field("table", "table"),
+            Field("engine", "engine"),
+            Field("workers", "workers", Unit.COUNT),
+            Field("searches", "seeds", Unit.COUNT),
+            Field("trials", "trials", Unit.COUNT),
+            Field("rate_trials_per_s", "rate", Unit.TRIALS),
+            Field("rate_low_trials_per_s", "95 % from", Unit.TRIALS),
+            Field("rate_high_trials_per_s", "to", Unit.TRIALS),
+            Field("utilisation", "inside fitting", Unit.SHARE),
+            Field("coordinator_p50_s", "driver per trial, p50", Unit.SECONDS),
+            Field("coordinator_p99_s", "p99", Unit.SECONDS),
+            Field("best", "best score by then", Unit.SCORE),
+            Field("wall_s", "then", Unit.SECONDS),
+        ),
+        rows=tuple(rows),
+        note="Means over seeds, with Student's t. Trials that a limit or a lost worker ended are not counted. Best "
+        "scores are compared at the length of an engine's shortest search on the table.",
+    )
+
+
+def worker_time(found: Findings) -> Table:
+    """A row per engine, table and number of workers: shares of the workers' time."""
+    return Table(
+        key="worker_time",
+        title="Where the workers' time went",
+        fields=(
+            Field("table", "table"),
+            Field("engine", "engine"),
+            Field("workers", "workers", Unit.COUNT),
+            *(Field(key, heading, Unit.SHARE) for key, heading in SPENT_KEYS.values()),
+        ),
+        rows=tuple(
+            (one.table, one.engine, scale.workers, *(scale.spent[where] for where in SPENT_KEYS))
+            for one in found.growth.searches
+            for scale in one.scales
+        ),
+        note="The driver is one thread: while it asks the engine or stores a trial, whoever is idle waits for that. "
+        "Hand-over is what is left of a wait: the way to a worker and back, over Ray and its object store.",
+    )
+
+
+def laws(found: Findings) -> Table:
+    """A row per engine and table with several numbers of workers: the universal law, or why there is none."""
+    rows: list[Values] = []
+    for one in found.growth.searches:
+        if len(one.scales) < 2:
+            continue
+        rows.append(
+            (
+                one.table,
+                one.engine,
+                one.contention.value,
+                one.contention.low,
+                one.contention.high,
+                one.coherence.value,
+                one.coherence.low,
+                one.coherence.high,
+                one.peak.value,
+                one.doubled.value,
+                " ".join(dict.fromkeys(part.reason for part in (one.contention, one.peak, one.doubled) if part.reason)),
+            )
+        )
+    return Table(
+        key="search_laws",
+        title="What further workers bring: the universal scalability law",
+        fields=(
+            Field("table", "table"),
+            Field("engine", "engine"),
+            Field("contention", "contention", Unit.SCORE),
+            Field("contention_low", "95 % from", Unit.SCORE),
+            Field("contention_high", "to", Unit.SCORE),
+            Field("coherence", "coherence", Unit.SCORE),
+            Field("coherence_low", "95 % from", Unit.SCORE),
+            Field("coherence_high", "to", Unit.SCORE),
+            Field("peak", "peak (workers)", Unit.COUNT),
+            Field("doubled_trials_per_s", "with twice the workers", Unit.TRIALS),
+            Field("reason", "in words"),
+        ),
+        rows=tuple(rows),
+        note="Gunther's law of trials per second over workers: contention is the share of work done one after the "
+        "other, coherence the cost of each pair of workers that has to agree. It is not asked beyond twice what was "
+        "measured, nor beyond its peak; at twice it is off by 14 % at the median of public data.",
+    )
+
+
+def sizes(found: Findings) -> Table:
+    """A row per exponent."""
+    return Table(
+        key="sizes",
+        title="What rows and columns cost: exponents",
+        fields=(
+            Field("of", "of"),
+            Field("measure", "of what"),
+            Field("axis", "grows with"),
+            Field("beside", "at"),
+            Field("sizes", "sizes"),
+            Field("exponent", "exponent", Unit.SCORE),
+            Field("low", "95 % from", Unit.SCORE),
+            Field("high", "to", Unit.SCORE),
+            Field("n", "measurements", Unit.COUNT),
+            Field("reason", "in words"),
+        ),
+        rows=tuple(
+            (
+                one.of,
+                one.measure,
+                one.axis,
+                one.beside or None,
+                ", ".join(format_number(size, Unit.COUNT) for size in one.sizes),
+                one.exponent.value,
+                one.exponent.low,
+                one.exponent.high,
+                one.exponent.n,
+                one.exponent.reason,
+            )
+            for one in found.growth.sizes
+        ),
+        note="A figure with exponent b grows by 2**b when the size doubles. An engine's best may be of another family "
+        "at another size; the baseline is always of one. Trials of a family differ in their parameters as well.",
+    )

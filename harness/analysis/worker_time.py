@@ -1,0 +1,115 @@
+"""Worker time: where the time of a search's workers went, by the times that its trials carry.
+
+In: the trials of one search, and its number of workers. Out: `WorkerTime`.
+
+The driver is one thread: it asks the engine, and stores a trial and tells the engine of it, one thing after the other.
+So a worker that has nothing to do waits for the driver's asking or its storing, whosever turn that is, and what is left
+of its wait is the way to it and back. A worker is taken to have begun with a trial when it was sent.
+"""
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.records.candidate import Trial
+from harness.records.growth import Spent
+from harness.records.run import Cause
+
+KILLED = frozenset({Cause.TIME, Cause.MEMORY, Cause.WORKER_LOST, Cause.NODE_LOST})
+"""Ends of a trial after which its worker, or the process below it, may have to come back."""
+
+Spans = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTime:
+    """The time of the workers of one search, start to last trial."""
+
+    wall_s: float
+    """From its first ask to its last trial."""
+    spent_s: dict[Spent, float]
+    """Seconds of all workers together; what they add up to is workers times wall and start."""
+    coordinator_s: tuple[float, ...]
+    """Of each trial, in the order in which they finished: seconds of the driver."""
+
+
+def worker_time(trials: Sequence[Trial], workers: int, start_s: float = 0.0) -> WorkerTime:
+    """Where the time of `workers` workers went; `start_s`: what the search took beside its trials, to get ready.
+
+    At least one trial.
+    """
+    by_finish = sorted(trials, key=lambda trial: trial.finished_s)
+    wall_s = by_finish[-1].finished_s
+    asks = sorted((trial.asked_s, trial.sent_s) for trial in trials)
+    told = _told(by_finish, asks)
+    driver = _Driver(asks, [span for span in told if span[1] > span[0]])
+    spent = dict.fromkeys(Spent, 0.0)
+    spent[Spent.START] += start_s * workers
+    own: dict[int, list[Trial]] = {}
+    for trial in by_finish:
+        own.setdefault(trial.evaluated.worker, []).append(trial)
+    spent[Spent.UNUSED] += wall_s * max(0, workers - len(own))
+    for mine in own.values():
+        _of_one_worker(sorted(mine, key=lambda trial: trial.sent_s), driver, spent)
+        spent[Spent.END] += max(0.0, wall_s - max(trial.finished_s for trial in mine))
+    costs = (
+        trial.sent_s - trial.asked_s + end_s - begin_s for trial, (begin_s, end_s) in zip(by_finish, told, strict=True)
+    )
+    return WorkerTime(wall_s, spent, tuple(costs))
+
+
+class _Driver:
+    """What the driver was at, over any length of time."""
+
+    def __init__(self, asks: Spans, told: Spans) -> None:
+        self._spans = {Spent.ASK: _cumulated(asks), Spent.TOLD: _cumulated(told)}
+
+    def divided(self, begin_s: float, end_s: float, rest: Spent, spent: dict[Spent, float]) -> None:
+        """Add the time from begin to end to what the driver was at then, and what is left to `rest`."""
+        left_s = max(0.0, end_s - begin_s)
+        for where, (times, totals) in self._spans.items():
+            share_s = float(np.interp(end_s, times, totals) - np.interp(begin_s, times, totals))
+            share_s = min(left_s, max(0.0, share_s))
+            spent[where] += share_s
+            left_s -= share_s
+        spent[rest] += left_s
+
+
+def _cumulated(spans: Spans) -> tuple[list[float], list[float]]:
+    """Points of the line that says how much of the spans lies before a moment; they do not overlap."""
+    times, totals = [0.0], [0.0]
+    for begin_s, end_s in spans:
+        times += [max(begin_s, times[-1]), max(end_s, times[-1])]
+        totals += [totals[-1], totals[-1] + times[-1] - times[-2]]
+    return times, totals
+
+
+def _told(by_finish: Sequence[Trial], asks: Spans) -> list[tuple[float, float]]:
+    """From the end of each trial to what the driver did next; of no length where it only waited then."""
+    finishes = [trial.finished_s for trial in by_finish]
+    asked = [begin_s for begin_s, _ in asks]
+    found = []
+    for place, (trial, end_s) in enumerate(zip(by_finish, finishes, strict=True)):
+        at = bisect.bisect_left(asked, end_s)
+        next_s = min([*asked[at : at + 1], *finishes[place + 1 : place + 2]], default=end_s)
+        failure = trial.evaluated.failure
+        # After the last ask, and after a kill, the driver waits for others: that is not its work.
+        waits = at == len(asked) or (failure is not None and failure.cause in KILLED)
+        found.append((end_s, end_s if waits else next_s))
+    return found
+
+
+def _of_one_worker(mine: Sequence[Trial], driver: _Driver, spent: dict[Spent, float]) -> None:
+    free_s, rest = 0.0, Spent.START
+    for trial in mine:
+        evaluated = trial.evaluated
+        driver.divided(free_s, trial.sent_s, rest, spent)
+        worked_s = min(evaluated.duration_s, max(0.0, trial.finished_s - trial.sent_s))
+        fit_s = min(evaluated.fit_s, worked_s)
+        spent[Spent.FIT] += fit_s
+        spent[Spent.SCORE] += worked_s - fit_s
+        driver.divided(trial.sent_s + worked_s, trial.finished_s, Spent.HAND_OVER, spent)
+        killed = evaluated.failure is not None and evaluated.failure.cause in KILLED
+        free_s, rest = trial.finished_s, Spent.RESTART if killed else Spent.HAND_OVER
