@@ -11,6 +11,7 @@ from harness.analysis.drawable import Picture
 from harness.analysis.findings import Findings
 from harness.analysis.omission import omission
 from harness.analysis.reduce import reduce_step
+from harness.analysis.simulation import simulation_warnings
 from harness.analysis.summary import summary
 from harness.analysis.validity import judged
 from harness.records.comparison import Ranking
@@ -41,7 +42,7 @@ def document(found: Findings) -> Document:
     """The whole report of a run."""
     warnings = tuple(_warnings(found))
     return Document(
-        title=found.ledger.scenario.question,
+        title=f"{'' if found.ledger.run.simulation is None else 'Simulated: '}{found.ledger.scenario.question}",
         recommendation=found.sentence,
         warnings=warnings,
         sections=tuple(_sections(found)),
@@ -54,7 +55,7 @@ def document(found: Findings) -> Document:
 
 def _sections(found: Findings) -> Iterator[Section]:
     # matplotlib takes half a second to import, and reading a run's steps needs none of it.
-    from harness.analysis import comparison_pictures, growth_pictures, pictures
+    from harness.analysis import comparison_pictures, pictures
     from harness.analysis.charts import draw
 
     def drawn(picture: Picture | None) -> tuple[Chart, ...]:
@@ -75,9 +76,9 @@ def _sections(found: Findings) -> Iterator[Section]:
             drawn(pictures.candidates(found)),
             _filled(tables.candidates(found), tables.configurations(found), tables.checks(found)),
         )
-    if not found.capacities:
+    if not found.capacities and found.ledger.run.simulation is None:
         yield Section("Served", ("The scenario serves nothing, so no rate can be promised.",))
-    else:
+    elif found.capacities:
         opened = any(result.step.mode == "open" for result in found.results)
         yield Section(
             "Served under open load" if opened else "Served",
@@ -108,20 +109,32 @@ def _sections(found: Findings) -> Iterator[Section]:
             drawn(pictures.search(found)),
             _filled(tables.search(found), growth_tables.worker_time(found), tables.trials(found)),
         )
-    if found.growth.sizes or any(len(one.scales) > 1 for one in found.growth.searches):
-        yield Section(
-            "Growing scales",
-            tuple(one.scales[-1].sentence for one in found.growth.searches if len(one.scales) > 1),
-            (
-                *drawn(growth_pictures.rates(found)),
-                *drawn(growth_pictures.utilisation(found)),
-                *(draw(picture) for picture in growth_pictures.fits(found)),
-            ),
-            _filled(growth_tables.search_scales(found), growth_tables.laws(found), growth_tables.sizes(found)),
-        )
+    yield from _growing(found)
     failures = tables.failures(found)
     yield Section("Failures", () if failures.rows else ("Nothing failed.",), tables=_filled(failures))
     yield Section("Machine and method", tuple(_method(found)), tables=_filled(tables.host(found)))
+
+
+def _growing(found: Findings) -> Iterator[Section]:
+    """What growing scales show; nothing where nothing grew."""
+    from harness.analysis import growth_pictures
+    from harness.analysis.charts import draw
+
+    grown = [one for one in found.growth.searches if len(one.scales) > 1]
+    if not grown and not found.growth.sizes and found.ledger.run.simulation is None:
+        return
+    pictures = (growth_pictures.rates(found), growth_pictures.utilisation(found), *growth_pictures.fits(found))
+    yield Section(
+        "Growing scales",
+        tuple(one.scales[-1].sentence for one in found.growth.searches),
+        tuple(draw(picture) for picture in pictures if picture is not None),
+        _filled(
+            growth_tables.simulation(found),
+            growth_tables.search_scales(found),
+            growth_tables.laws(found),
+            growth_tables.sizes(found),
+        ),
+    )
 
 
 def _filled(*made: Table) -> tuple[Table, ...]:
@@ -153,6 +166,7 @@ def _gate_words(found: Findings) -> tuple[str, ...]:
 def _warnings(found: Findings) -> Iterator[str]:
     """What a reader must know before any figure."""
     ledger = found.ledger
+    yield from simulation_warnings(ledger)
     if ledger.run.finished_utc is None:
         yield "The run is not finished: what follows is what was recorded so far."
     if ledger.host.shared_cores and found.results and ledger.scenario.load.placement == "host":

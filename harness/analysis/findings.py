@@ -15,6 +15,7 @@ from harness.analysis.gate import verdict
 from harness.analysis.growth import growth
 from harness.analysis.ranking import ranking
 from harness.analysis.recommendation import recommendation
+from harness.analysis.simulation import simulation_sentence
 from harness.errors import ExitCode
 from harness.records.candidate import Trial, better
 from harness.records.cell import Cell
@@ -80,6 +81,8 @@ class Findings:
         if self.verdict.answer is Answer.FAIL:
             return ExitCode.GATE_FAILED
         answered = self.recommendation.recommended is not None
+        if self.ledger.run.simulation is not None:
+            answered = bool(self.ledger.trials)
         if self.ledger.scenario.search is None:
             answered = any(result.throughput_rps is not None for result in self.results)
         if self.comparison is not None:
@@ -148,5 +151,7 @@ def findings(ledger: Ledger, results: Sequence[StepResult]) -> Findings:
     """Conclude everything that a run's records support."""
     carried = capacities(ledger, results)
     ranked = recommendation(ledger, carried, results)
+    if ledger.run.simulation is not None:
+        ranked = ranked.model_copy(update={"sentence": simulation_sentence(ledger)})
     judged = verdict(ledger, ranked, carried, results)
     return Findings(ledger, tuple(results), carried, ranked, judged, ranking(ledger))

@@ -87,11 +87,11 @@ def _scale(
         Estimate(value=one.value, unit=Unit.SECONDS, low=one.low, high=one.high, n=one.n, reason=one.reason)
         for one in costs
     )
-    best = [score for _, trials, _ in searched if (score := _best_by(trials, metric, wall_s)) is not None]
+    best = [score for _, trials, _ in searched if (score := best_by(trials, metric, wall_s)) is not None]
     return SearchScale(
         workers=workers,
         searches=len(searched),
-        trials=sum(_whole(trials) for _, trials, _ in searched),
+        trials=sum(whole(trials) for _, trials, _ in searched),
         rate=_mean([_rate(trials, time) for _, trials, time in searched], Unit.TRIALS, "There was no trial."),
         utilisation=_mean(shares, Unit.SHARE, "There was no trial."),
         coordinator_p50_s=p50,
@@ -110,17 +110,18 @@ def _told(engine: str, workers: int, spent: dict[Spent, float]) -> str:
     )
 
 
-def _whole(trials: Iterable[Trial]) -> int:
+def whole(trials: Iterable[Trial]) -> int:
     """Trials that came to an end of their own."""
     failures = (trial.evaluated.failure for trial in trials)
     return sum(failure is None or failure.cause not in KILLED for failure in failures)
 
 
 def _rate(trials: Sequence[Trial], time: WorkerTime) -> float:
-    return _whole(trials) / time.wall_s if time.wall_s > 0 else 0.0
+    return whole(trials) / time.wall_s if time.wall_s > 0 else 0.0
 
 
-def _best_by(trials: Iterable[Trial], metric: Metric | None, wall_s: float) -> float | None:
+def best_by(trials: Iterable[Trial], metric: Metric | None, wall_s: float = math.inf) -> float | None:
+    """The best score of the trials that are whole and had finished by then; None where none had."""
     found: float | None = None
     for trial in trials:
         score = trial.evaluated.score

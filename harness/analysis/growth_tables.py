@@ -4,6 +4,7 @@ In: `Findings`. Out: `Table` values in base units.
 """
 
 from harness.analysis.findings import Findings
+from harness.analysis.simulation import replayed
 from harness.records.finding import Field, Table, Values
 from harness.records.growth import Spent
 from harness.units import Unit, format_number
@@ -19,6 +20,41 @@ SPENT_KEYS = {
     Spent.END: ("end", "idle at the end"),
     Spent.UNUSED: ("unused", "never used"),
 }
+
+
+def simulation(found: Findings) -> Table:
+    """A row per search that was recorded and is simulated with as many workers: what the simulation is off by."""
+    return Table(
+        key="simulation",
+        title="What the simulation is off by",
+        fields=(
+            Field("table", "table"),
+            Field("engine", "engine"),
+            Field("seed", "seed", Unit.COUNT),
+            Field("workers", "workers", Unit.COUNT),
+            Field("recorded_trials_per_s", "recorded", Unit.TRIALS),
+            Field("simulated_trials_per_s", "simulated", Unit.TRIALS),
+            Field("rate_error", "off by", Unit.SHARE),
+            Field("recorded_best", "best score recorded", Unit.SCORE),
+            Field("simulated_best", "simulated", Unit.SCORE),
+        ),
+        rows=tuple(
+            (
+                one.recorded.table,
+                one.recorded.engine,
+                one.recorded.seed,
+                one.recorded.workers,
+                one.recorded.rate_trials_per_s,
+                one.rate_trials_per_s,
+                one.rate_error,
+                one.recorded.best,
+                one.best,
+            )
+            for one in replayed(found.ledger)
+        ),
+        note="The same engine, seed and number of workers, simulated and as they ran; best scores by the moment at "
+        "which the recorded search ended.",
+    )
 
 
 def search_scales(found: Findings) -> Table:

@@ -36,6 +36,8 @@ class RunSummary(Frozen):
     harness_version: str
     scenario_sha256: str
     data_sha256: str
+    simulated_from: str | None
+    """The run whose trials it repeats; None where its trials ran."""
 
 
 class Headline(Estimate):
@@ -128,6 +130,7 @@ def summary(found: Findings, warnings: tuple[str, ...]) -> Summary:
             harness_version=ledger.run.harness_version,
             scenario_sha256=ledger.run.scenario_sha256,
             data_sha256=ledger.run.data_sha256,
+            simulated_from=ledger.run.simulation.run if ledger.run.simulation else None,
         ),
         recommended=found.recommendation.recommended,
         recommendation=found.sentence,

@@ -10,6 +10,7 @@ of its wait is the way to it and back. A worker is taken to have begun with a tr
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
@@ -113,3 +114,33 @@ def _of_one_worker(mine: Sequence[Trial], driver: _Driver, spent: dict[Spent, fl
         driver.divided(trial.sent_s + worked_s, trial.finished_s, Spent.HAND_OVER, spent)
         killed = evaluated.failure is not None and evaluated.failure.cause in KILLED
         free_s, rest = trial.finished_s, Spent.RESTART if killed else Spent.HAND_OVER
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a trial costs beside itself."""
+
+    ask_s: float
+    told_s: float
+    """To store it, and to tell the engine."""
+    hand_over_s: float
+
+
+def costs(searches: Sequence[tuple[Sequence[Trial], int]]) -> Costs:
+    """Medians over the trials of searches, each with its number of workers; the way over, their mean.
+
+    Medians, for the first of all asks imports the engine's library.
+    """
+    asks_s, told_s, hand_over_s, count = [], [], 0.0, 0
+    for trials, workers in searches:
+        by_finish = sorted(trials, key=lambda trial: trial.finished_s)
+        asks = sorted((trial.asked_s, trial.sent_s) for trial in trials)
+        asks_s += [end_s - begin_s for begin_s, end_s in asks]
+        told_s += [end_s - begin_s for begin_s, end_s in _told(by_finish, asks) if end_s > begin_s]
+        hand_over_s += worker_time(trials, workers).spent_s[Spent.HAND_OVER]
+        count += len(trials)
+    return Costs(
+        ask_s=median(asks_s) if asks_s else 0.0,
+        told_s=median(told_s) if told_s else 0.0,
+        hand_over_s=hand_over_s / count if count else 0.0,
+    )

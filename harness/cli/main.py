@@ -78,6 +78,15 @@ def _check_options(command: argparse.ArgumentParser) -> None:
 def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("scenario", type=Path, nargs="?", metavar="SCENARIO", help="a TOML file")
     _set_option(command)
+    command.add_argument(
+        "--simulate",
+        action="append",
+        default=[],
+        type=_simulated,
+        metavar="workers=N,N",
+        help="repeat the trials of an earlier run in virtual time, searches only, with so many workers; a second "
+        "--simulate from=RUN names that run (default: the scenario's latest)",
+    )
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run (an id, or `latest`)")
     command.add_argument("--run-id", metavar="ID", help="name of the run's folder (default: time and scenario)")
     command.add_argument("--ray-address", metavar="ADDRESS", help="a running Ray cluster (default: a local one)")
@@ -180,6 +189,16 @@ def _objective(text: str) -> dict[str, float]:
 
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def _simulated(text: str) -> tuple[str, str | tuple[int, ...]]:
+    """`workers=1,2,64` or `from=RUN`."""
+    key, _, value = text.partition("=")
+    if key == "from" and value:
+        return key, value
+    if key == "workers" and value:
+        return key, tuple(sorted({_count(part.strip()) for part in value.split(",")}))
+    raise argparse.ArgumentTypeError(f"{text!r} is neither workers=N (or workers=N,N,N) nor from=RUN")
 
 
 def _look(text: str) -> float:

@@ -91,10 +91,31 @@ def run_verb(options: argparse.Namespace) -> int:
         raise UsageError("Give a scenario to run, or --resume RUN to go on with one; one of the two.")
     if options.resume is not None and (options.overrides or options.run_id):
         raise UsageError("A resumed run keeps its scenario and its id: leave out --set and --run-id.")
+    if options.simulate:
+        return _simulated(options)
     if options.resume is not None:
         return _followed(options, lambda around: resume(options.resume, around), options.ray_address)
     return _followed(
         options, lambda around: start(options.scenario, options.overrides, options.run_id, around), options.ray_address
+    )
+
+
+def _simulated(options: argparse.Namespace) -> int:
+    """Repeat the trials of an earlier run of the scenario."""
+    from harness.errors import UsageError
+    from harness.pipeline.simulate import simulate
+
+    asked = dict(options.simulate)
+    if options.resume is not None:
+        raise UsageError("A simulation takes seconds and is not resumed: leave out --resume, or --simulate.")
+    if "workers" not in asked or len(asked) != len(options.simulate):
+        raise UsageError("Give --simulate workers=N once, and --simulate from=RUN at most once.")
+    if options.ui or options.ray_address:
+        raise UsageError("A simulation uses no Ray and sends no load: leave out --ui and --ray-address.")
+    of = asked.get("from")
+    return _followed(
+        options,
+        lambda around: simulate(options.scenario, options.overrides, asked["workers"], of, options.run_id, around),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.plugins import plugin
-from harness.ports import Servable, Target
+from harness.ports import Problem, Servable, Target
 from harness.records.scenario import Scenario, SearchPlan
 from harness.records.table import DataPlan, TableEntry
 from harness.records.words import EXTERNAL, Metric
@@ -35,6 +35,20 @@ class Searched:
     search: SearchPlan
     metric: Metric
     families: tuple[str, ...]
+
+    def problem(self, seed: int) -> Problem:
+        """What an engine is asked to solve on it."""
+        return Problem(
+            task=self.table.signature.task,
+            metric=self.metric,
+            families=self.families,
+            folds=self.search.folds,
+            trials=self.search.trials,
+            seconds=self.search.seconds,
+            seed=seed,
+            trial_seconds=self.search.trial_seconds,
+            memory_bytes=self.search.memory_bytes,
+        )
 
     @property
     def entry(self) -> TableEntry:

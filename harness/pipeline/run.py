@@ -22,7 +22,6 @@ from harness.pipeline.inputs import Inputs, Searched, read_inputs
 from harness.pipeline.plan import Plan, refuse_too_many, resolved
 from harness.pipeline.report import write_report
 from harness.pipeline.work import CellFailedError, Told, Work
-from harness.ports import Problem
 from harness.process import allow_open_files, refuse_taken
 from harness.ray_session import ray_session, refuse_silent
 from harness.records.cell import Cell
@@ -137,6 +136,8 @@ def resume(run_id: str, around: Surroundings) -> Finished:
         around.began(folder)
         with Database.open(folder.database) as database:
             ledger = database.ledger()
+            if ledger.run.simulation is not None:
+                raise UsageError(f"{folder.id} is a simulation, which takes seconds: simulate anew.")
             plan = resolved(kept_scenario(folder.scenario, ledger.run.scenario_sha256), str(folder.scenario))
             inputs = read_inputs(plan.scenario, Path(ledger.run.data_folder))
             _refuse_another(folder, ledger, plan, inputs)
@@ -290,21 +291,11 @@ def _search_with(
     count: int, searched: Searched, cells: Sequence[Cell], work: Callable[[Cell], Work], around: Surroundings
 ) -> None:
     """Search cells on one table, with the same workers."""
-    table, search = searched.table, searched.search
+    table = searched.table
     with ray_workers(table, count, around.clock) as workers:
         fleet = SearchFleet(workers, table.training)
         for cell in cells:
-            problem = Problem(
-                task=table.signature.task,
-                metric=searched.metric,
-                families=searched.families,
-                folds=search.folds,
-                trials=search.trials,
-                seconds=search.seconds,
-                seed=cell.seed or 0,
-                trial_seconds=search.trial_seconds,
-                memory_bytes=search.memory_bytes,
-            )
+            problem = searched.problem(cell.seed or 0)
             _done(work(cell), cell, functools.partial(search_cell, fleet=fleet, problem=problem))
 
 

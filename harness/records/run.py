@@ -1,6 +1,7 @@
 """A run: where it was made, what became of its cells, and why something failed.
 
-In: nothing. Out: `Host`, `Roofline`, `Run`, `Failure`, `CellState`, `MicroResult` and `Progress`.
+In: nothing. Out: `Host`, `Roofline`, `Run` with its `Simulation`, `Failure`, `CellState`, `MicroResult` and
+`Progress`.
 """
 
 import re
@@ -141,6 +142,30 @@ class Roofline(Frozen):
         return load.placement == "host" and (self.workers, self.rows) == (load.workers, load.rows)
 
 
+class RecordedSearch(Frozen):
+    """What a search came to that a simulation repeats."""
+
+    table: str
+    engine: str
+    seed: int
+    workers: int
+    trials: int
+    """But those that a limit or a lost worker ended."""
+    wall_s: float
+    """From its beginning to its last trial."""
+    rate_trials_per_s: float
+    best: float | None
+    """Best cross-validated score."""
+
+
+class Simulation(Frozen):
+    """Whose trials a simulated run repeats, and what came of them when they ran."""
+
+    run: str
+    """Its id."""
+    recorded: tuple[RecordedSearch, ...]
+
+
 class Run(Frozen):
     """One run of one scenario."""
 
@@ -159,6 +184,8 @@ class Run(Frozen):
     finished_utc: str | None = None
     roofline: Roofline | None = None
     """What was known of the generator when the run began; a run with steps on the target `null` has its own."""
+    simulation: Simulation | None = None
+    """None: its trials ran."""
 
 
 class CellState(StrEnum):

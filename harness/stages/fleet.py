@@ -51,7 +51,10 @@ class Workers(Protocol):
     """Those who do the work, by number from 0."""
 
     count: int
-    clock: Clock
+
+    @property
+    def clock(self) -> Clock:
+        """In whose time they work."""
 
     def start(self, problem: Problem, folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> None:
         """Make all of them ready for a problem. Raises InfrastructureError where they do not get ready."""
@@ -104,7 +107,7 @@ class SearchFleet:
         spent_s = known[-1].finished_s if known else 0.0
         told = [trial.evaluated for trial in known]
         began_s, last_s = self._clock.monotonic_s() - spent_s, 0.0
-        found = self._workers.inside(loop, told, max(0.0, problem.seconds - spent_s), _grace_s(problem))
+        found = self._workers.inside(loop, told, max(0.0, problem.seconds - spent_s), grace_s(problem))
         for number, evaluated in enumerate(found):
             if known and known[0].evaluated == evaluated:
                 yield _again(known.popleft())
@@ -216,7 +219,7 @@ class _Search:
 
     def _end_s(self) -> float:
         """The latest moment for a trial to end by itself."""
-        return self._problem.seconds + _grace_s(self._problem)
+        return self._problem.seconds + grace_s(self._problem)
 
     def _ask_for_all(self) -> None:
         """A proposal for every worker that has none."""
@@ -319,5 +322,6 @@ def _again(known: Trial) -> Finished:
     return Finished(known.asked, known.asked_s, known.sent_s, known.finished_s, known.evaluated, is_known=True)
 
 
-def _grace_s(problem: Problem) -> float:
+def grace_s(problem: Problem) -> float:
+    """How long trials may go on once the seconds of a problem are spent."""
     return max(GRACE_S, GRACE_SHARE * problem.seconds)

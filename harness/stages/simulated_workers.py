@@ -1,7 +1,8 @@
 """Workers of the search that only remember: recorded trials, repeated in virtual time on any number of workers.
 
-In: recorded trials, a number of workers, a clock that moves when it is told to. Out: `SimulatedWorkers`, to which
-`stages.fleet` gives its work as to any other, and `Recorded`, what they remember.
+In: recorded trials, a number of workers, a clock that moves when it is told to, and what a trial costs the driver.
+Out: `SimulatedWorkers`, to which `stages.fleet` gives its work as to any other, `Recorded`, what they remember, and
+`SimulatedFleet`, whose driver takes its time.
 
 An engine proposes other configurations here than the ones that were recorded, so each is answered with the recorded
 trial that is nearest to it: of its family, by the distance of parameters on their scales. Two machines that replay the
@@ -10,7 +11,7 @@ same trials with the same seed get the same search to the bit, for no real time 
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 
 from harness.clock import FakeClock
 from harness.errors import UsageError
-from harness.ports import Loop, Problem, Proposal
+from harness.ports import Finished, GoOn, Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated, Trial
 from harness.records.run import Cause, Failure
 from harness.records.words import Scalar
 from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, family_named
-from harness.stages.fleet import Done, Ready
+from harness.stages.fleet import Done, Ready, SearchFleet, grace_s
+from harness.stages.split import LabelledRows
 
 _NOT_ITS_OWN = frozenset({Cause.TIME, Cause.WORKER_LOST, Cause.NODE_LOST})
 
@@ -42,6 +44,11 @@ class Recorded:
             if trial.evaluated.is_whole or (failure is not None and failure.cause not in _NOT_ITS_OWN):
                 self._of_family.setdefault(str(trial.evaluated.configuration.get(FAMILY)), []).append(trial.evaluated)
         self._places = {name: _placed(name, found) for name, found in self._of_family.items() if name != "None"}
+
+    @property
+    def families(self) -> frozenset[str]:
+        """Those of which something is known."""
+        return frozenset(self._places)
 
     def evaluate(self, proposal: Proposal, folds: Sequence[int] | None, worker: int) -> Evaluated:
         """What became of the recorded configuration that is nearest to the proposed one."""
@@ -74,11 +81,15 @@ class Recorded:
 class SimulatedWorkers:
     """`stages.fleet.Workers` in virtual time."""
 
-    def __init__(self, recorded: Recorded, count: int, clock: FakeClock, target: NDArray[Any]) -> None:
+    def __init__(
+        self, recorded: Recorded, count: int, clock: FakeClock, target: NDArray[Any], hand_over_s: float = 0.0
+    ) -> None:
         self.count = count
         self.clock = clock
         self.target = target
         self._recorded = recorded
+        self._hand_over_s = hand_over_s
+        """The way to a worker and back."""
         self._under: list[tuple[float, int, int, int, Evaluated]] = []
         """A heap: when it ends, when it was sent, by whom, which proposal, and its end."""
         self._sent = 0
@@ -97,7 +108,7 @@ class SimulatedWorkers:
         evaluated = _within(self._recorded.evaluate(proposal, folds, worker), limit_s)
         self._sent += 1
         # The order of equals is that in which they were sent.
-        ends_s = self.clock.monotonic_s() + evaluated.duration_s
+        ends_s = self.clock.monotonic_s() + evaluated.duration_s + self._hand_over_s
         heapq.heappush(self._under, (ends_s, self._sent, worker, number, evaluated))
 
     def receive(self, timeout_s: float) -> list[Done | Ready]:
@@ -135,6 +146,41 @@ class SimulatedWorkers:
         yield from loop(self, self._problem)
 
 
+class SimulatedFleet(SearchFleet):
+    """`stages.fleet.SearchFleet` in virtual time, in which the driver is one thread that takes its time too.
+
+    Without its costs a simulation would promise that trials per second double with the workers for ever.
+    """
+
+    def __init__(self, workers: SimulatedWorkers, rows: LabelledRows, ask_s: float, told_s: float) -> None:
+        super().__init__(workers, rows)
+        self._simulated, self._ask_s, self._told_s = workers, ask_s, told_s
+
+    def evaluate(self, ask: Callable[[], Proposal | None], go_on: GoOn | None = None) -> Iterator[Finished]:
+        """As `ports.Fleet`; to have a trial proposed, and to store it and tell the engine, takes what it took."""
+        clock = self._simulated.clock
+
+        def slowly() -> Proposal | None:
+            proposal = ask()
+            clock.sleep(self._ask_s)
+            return proposal
+
+        for finished in super().evaluate(slowly, go_on):
+            yield finished
+            clock.sleep(self._told_s)
+
+    def inside(self, loop: Loop) -> Iterator[Finished]:
+        """As `ports.Fleet`, one trial after the other.
+
+        By the sum of their lengths, not by the clock: a loop in a thread of its own may have moved that on by now.
+        """
+        problem, last_s = self._asked, 0.0
+        for number, evaluated in enumerate(self._simulated.inside(loop, (), problem.seconds, grace_s(problem))):
+            finished_s = last_s + evaluated.duration_s
+            yield Finished(number, last_s, last_s, finished_s, evaluated)
+            last_s = finished_s
+
+
 def _within(evaluated: Evaluated, limit_s: float) -> Evaluated:
     """The same, or its end by the limit."""
     if evaluated.duration_s <= limit_s:
@@ -157,7 +203,8 @@ def _place(family: Family, configuration: Configuration) -> NDArray[np.float64]:
             found += [math.sqrt(_OTHER_CHOICE / 2) * (value == choice) for choice in parameter.choices]
         else:
             found.append(_share(parameter, value))
-    return np.array(found)
+    # Rounded: the logarithms of two machines may differ in their last digit, and the nearest must be the same on both.
+    return np.round(np.array(found), 9)
 
 
 def _share(parameter: Parameter, value: Scalar) -> float:

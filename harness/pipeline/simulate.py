@@ -1,0 +1,204 @@
+"""The simulation: the searches of a scenario once more, in virtual time, with as many workers as anyone likes.
+
+In: a scenario file, numbers of workers, and an earlier run of that scenario with its trials. Out: a run folder of its
+own, marked as simulated. Engines, table, folds, seeds and budget are the same; a proposal is answered with the recorded
+trial that is nearest to it, and costs the driver what a trial cost it there. The numbers of workers that were recorded
+are simulated too, for that says what the simulation is off by.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import harness
+from harness.analysis.growth import best_by, whole
+from harness.analysis.worker_time import costs
+from harness.clock import FakeClock
+from harness.errors import UsageError
+from harness.pipeline.inputs import Searched, read_inputs
+from harness.pipeline.plan import resolved
+from harness.pipeline.report import write_report
+from harness.pipeline.run import Finished, Surroundings
+from harness.plugins import plugin
+from harness.records.candidate import Trial
+from harness.records.cell import Cell
+from harness.records.ledger import Ledger
+from harness.records.run import CellResult, CellState, Progress, RecordedSearch, Run, Simulation
+from harness.records.scenario import Scenario
+from harness.stages.host import fingerprint
+from harness.stages.search import search
+from harness.stages.simulated_workers import Recorded, SimulatedFleet, SimulatedWorkers
+from harness.store.database import Database
+from harness.store.files import write_atomically
+from harness.store.runs import LATEST, RunFolder, disk_failures, find_run, locked, new_run, runs
+from harness.store.scenarios import read_scenario, scenario_name
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """What one search cell is simulated from: searches on its table by the nearest number of workers."""
+
+    trials: tuple[Trial, ...]
+    own: tuple[tuple[Sequence[Trial], int], ...]
+    """Of the same engine, each search with its number of workers: what the driver's work cost."""
+
+
+def simulate(
+    scenario_file: Path,
+    overrides: Sequence[str],
+    workers: Sequence[int],
+    of: str | None,
+    run_id: str | None,
+    around: Surroundings,
+) -> Finished:
+    """Simulate the searches of a scenario file with these numbers of workers, from the run `of` (None: its latest).
+
+    Raises UsageError where there is nothing to simulate from.
+    """
+    scenario, text = read_scenario(scenario_file, overrides)
+    name = scenario_name(scenario_file)
+    if scenario.search is None:
+        raise UsageError(f"{scenario_file} has no [search], and a simulation is of searches.")
+    with locked(around.results), disk_failures(then="simulate again"):
+        source = _recorded(around.results, of, name)
+        known = tuple(sorted({cell.workers or 1 for cell in source.plan if cell.kind == "search"}))
+        every = ", ".join(str(count) for count in sorted({*workers, *known}))
+        scenario, text = read_scenario(scenario_file, [*overrides, f"search.workers=[{every}]"])
+        plan = tuple(cell for cell in resolved(scenario, str(scenario_file)).cells if cell.kind == "search")
+        searched = read_inputs(scenario, scenario_file.parent).searched
+        _refuse_other_tables(source, searched)
+        started_utc = around.clock.utc_label()
+        run = Run(
+            id=run_id or f"{re.sub('[-:]', '', started_utc)}-{name}-simulated"[-100:],
+            scenario=name,
+            data_folder=str(scenario_file.parent.resolve()),
+            scenario_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            data_sha256=source.run.data_sha256,
+            harness_version=harness.__version__,
+            started_utc=started_utc,
+            simulation=Simulation(run=source.run.id, recorded=_searches(source)),
+        )
+
+        def fill(made: RunFolder) -> None:
+            write_atomically(made.scenario, text.encode())
+            entries = [one.entry for one in searched]
+            # A simulation has no candidates, so there is nothing to serve, to check or to gate.
+            only = Scenario(question=scenario.question, data=scenario.data, search=scenario.search)
+            Database.create(made.database, run, fingerprint(), only, entries, plan).close()
+
+        folder = new_run(around.results, run.id, fill)
+        around.began(folder)
+        with Database.open(folder.database) as database:
+            for position, cell in enumerate(plan):
+                around.watch(Progress("simulated search", position + 1, len(plan), cell.label, "in virtual time", 0.0))
+                (table,) = (one for one in searched if one.data.name == cell.table)
+                _cell(database, cell, table, source)
+            database.replace_run(run.model_copy(update={"finished_utc": around.clock.utc_label()}))
+    return Finished(folder=folder, document=write_report(folder), failed=())
+
+
+def _cell(database: Database, cell: Cell, searched: Searched, source: Ledger) -> None:
+    """One search, simulated and recorded."""
+    recording = _recording(source, cell)
+    recorded, taken = Recorded(recording.trials), costs(recording.own)
+    families = tuple(name for name in searched.families if name in recorded.families)
+    rows, clock = searched.table.training, FakeClock()
+    hands = SimulatedWorkers(recorded, cell.workers or 1, clock, rows.target, taken.hand_over_s)
+    problem = dataclasses.replace(searched.problem(cell.seed or 0), families=families)
+    database.begin(cell)
+    engine = plugin("engines", str(cell.engine), searched.search.parameters.get(str(cell.engine)))
+    fleet = SimulatedFleet(hands, rows, taken.ask_s, taken.told_s)
+    trials = search(engine, problem, fleet, lambda trial: database.record(cell.id, trial), cell.id)
+    left_out = [name for name in searched.families if name not in recorded.families]
+    note = f"nothing was recorded of {', '.join(left_out)}, so the engine was not offered them"
+    database.finish(
+        CellResult(
+            id=cell.id,
+            label=cell.label,
+            kind=cell.kind,
+            state=CellState.DONE,
+            duration_s=max((trial.finished_s for trial in trials), default=0.0),
+            notes=(note,) if left_out else (),
+        )
+    )
+
+
+def _recorded(results: Path, of: str | None, name: str) -> Ledger:
+    """The ledger that is simulated from: of the run that is named, or of the scenario's latest that has trials."""
+    candidates = [find_run(results, of)] if of is not None else reversed(runs(results))
+    for folder in candidates:
+        with Database.read(folder.database) as database:
+            ledger = database.ledger()
+        if ledger.run.simulation is not None:
+            if of is not None and of != LATEST:
+                raise UsageError(f"{of} is a simulation itself: name the run that it was made from, {_source(ledger)}.")
+            continue
+        if ledger.trials and (of is not None or ledger.run.scenario == name):
+            return ledger
+    what = f"The run {of} has no trials that ran" if of is not None else f"No run of {name} with trials is in {results}"
+    raise UsageError(
+        f"{what}, and a simulation repeats recorded ones: run the scenario first, or name a run by --simulate from=RUN."
+    )
+
+
+def _source(ledger: Ledger) -> str:
+    return ledger.run.simulation.run if ledger.run.simulation else ""
+
+
+def _refuse_other_tables(source: Ledger, searched: Sequence[Searched]) -> None:
+    known = {table.name: table.sha256 for table in source.tables}
+    recorded = {cell.table for trial in source.trials for cell in source.plan if cell.id == trial.cell}
+    for one in searched:
+        if one.data.name not in recorded:
+            raise UsageError(f"{source.run.id} has no trials on the table {one.data.name}: nothing is known of it.")
+        if known.get(str(one.data.name)) != one.table.sha256:
+            raise UsageError(
+                f"The table {one.data.name} is not the one that {source.run.id} searched on: its trials say nothing of "
+                "this one. Run the scenario anew, and simulate from that run."
+            )
+
+
+def _searches(source: Ledger) -> tuple[RecordedSearch, ...]:
+    """What every recorded search came to."""
+    metrics = {table.name: table.metric for table in source.tables}
+    found = []
+    for cell in source.plan:
+        trials = [trial for trial in source.trials if trial.cell == cell.id]
+        if cell.kind != "search" or not trials:
+            continue
+        wall_s = max(trial.finished_s for trial in trials)
+        found.append(
+            RecordedSearch(
+                table=str(cell.table),
+                engine=str(cell.engine),
+                seed=cell.seed or 0,
+                workers=cell.workers or 1,
+                trials=whole(trials),
+                wall_s=wall_s,
+                rate_trials_per_s=whole(trials) / wall_s if wall_s > 0 else 0.0,
+                best=best_by(trials, metrics.get(str(cell.table))),
+            )
+        )
+    return tuple(found)
+
+
+def _recording(source: Ledger, cell: Cell) -> _Recording:
+    """What ran on the cell's table with the most workers that are no more than its own; with the fewest, where all are.
+
+    Trials of more workers are longer where workers share a machine, so those of all numbers are not pooled.
+    """
+    by_cell: dict[str, list[Trial]] = {}
+    for trial in source.trials:
+        by_cell.setdefault(trial.cell, []).append(trial)
+    on_table = [one for one in source.plan if one.table == cell.table and one.id in by_cell]
+    counts = sorted({one.workers or 1 for one in on_table})
+    count = max((one for one in counts if one <= (cell.workers or 1)), default=counts[0])
+    alike = [one for one in on_table if (one.workers or 1) == count]
+    own = [one for one in alike if one.engine == cell.engine] or alike
+    return _Recording(
+        trials=tuple(trial for one in alike for trial in by_cell[one.id]),
+        own=tuple((by_cell[one.id], count) for one in own),
+    )
