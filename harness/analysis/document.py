@@ -61,7 +61,8 @@ def _sections(found: Findings) -> Iterator[Section]:
     def drawn(picture: Picture | None) -> tuple[Chart, ...]:
         return (draw(picture),) if picture is not None else ()
 
-    yield Section("Gates", _gate_words(found), tables=_filled(tables.gates(found)))
+    if found.ledger.run.simulation is None:
+        yield Section("Gates", _gate_words(found), tables=_filled(tables.gates(found)))
     if found.ranking is not None:
         yield Section(
             "Engines compared",

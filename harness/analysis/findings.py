@@ -91,10 +91,9 @@ class Findings:
 
     @property
     def metric(self) -> Metric | None:
-        """What was searched for; None where there is no candidate or table to tell, or tables have one each."""
-        search = self.ledger.scenario.search
-        metrics = {one.metric for one in self.ledger.candidates} | {one.metric for one in self.ledger.tables}
-        return metrics.pop() if len(metrics) == 1 else search.metric if search else None
+        """What was searched for; None where nothing was, or not the same on every table."""
+        metrics = {table.metric for table in self.ledger.tables}
+        return metrics.pop() if len(metrics) == 1 else None
 
     def metric_of(self, cell_id: str) -> Metric | None:
         """What a search or refit cell was scored by: the metric of its table."""

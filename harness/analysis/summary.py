@@ -203,7 +203,8 @@ def _headlines(found: Findings) -> tuple[Headline, ...]:
     return tuple(
         Headline(name=name, label=label, note=_note(name, figure, cell), **dict(figure))
         for name, label, figure in figures
-        if found.ledger.scenario.search is not None or name not in ("score", "trials")
+        if (name == "trials" or found.ledger.run.simulation is None)
+        and (found.ledger.scenario.search is not None or name not in ("score", "trials"))
     )
 
 

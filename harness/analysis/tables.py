@@ -304,6 +304,7 @@ def host(found: Findings) -> Table:
     ledger, machine = found.ledger, found.ledger.host
     pairs: list[tuple[str, str]] = [
         ("run", ledger.run.id),
+        *([("simulated from", ledger.run.simulation.run)] if ledger.run.simulation else []),
         ("scenario", ledger.run.scenario),
         ("scenario, SHA-256", ledger.run.scenario_sha256),
         ("data, SHA-256", ledger.run.data_sha256),

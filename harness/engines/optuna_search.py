@@ -111,8 +111,13 @@ def _suggested(trial: "optuna.trial.Trial", family: Family, parameter: Parameter
     name = f"{family.name}.{parameter.name}"
     match parameter:
         case FloatRange():
-            return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
+            return _rounded(trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log))
         case IntegerRange():
             return trial.suggest_int(name, parameter.low, parameter.high, log=parameter.log)
         case Choice():
             return trial.suggest_categorical(name, parameter.choices)
+
+
+def _rounded(value: float) -> float:
+    """To ten significant digits: exponentials and logarithms of two processors differ in their last one."""
+    return float(f"{value:.10g}")

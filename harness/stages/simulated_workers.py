@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.clock import FakeClock
+from harness.clock import Clock, FakeClock
 from harness.errors import UsageError
 from harness.ports import Finished, GoOn, Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated, Trial
@@ -85,7 +85,7 @@ class SimulatedWorkers:
         self, recorded: Recorded, count: int, clock: FakeClock, target: NDArray[Any], hand_over_s: float = 0.0
     ) -> None:
         self.count = count
-        self.clock = clock
+        self.clock: Clock = clock
         self.target = target
         self._recorded = recorded
         self._hand_over_s = hand_over_s

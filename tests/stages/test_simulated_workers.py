@@ -17,7 +17,7 @@ from harness.records.run import Cause, Failure
 from harness.space.families import families_for, sample
 from harness.stages.fleet import SearchFleet
 from harness.stages.search import search
-from harness.stages.simulated_workers import Recorded, SimulatedWorkers
+from harness.stages.simulated_workers import Recorded, SimulatedFleet, SimulatedWorkers
 from harness.stages.split import LabelledRows
 
 TARGET = np.array([0, 1] * 20)
@@ -85,6 +85,19 @@ def test_more_workers_never_take_longer() -> None:
     lengths_s = [simulated(workers, RandomSearch())[-1].finished_s for workers in (1, 2, 4, 8, 16, 32)]
     assert lengths_s == sorted(lengths_s, reverse=True)
     assert lengths_s[0] == pytest.approx(sum(one.evaluated.duration_s for one in simulated(1, RandomSearch())))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 16, 64])
+def test_trials_a_second_end_where_the_driver_is_busy_all_the_time(workers: int) -> None:
+    """A trial takes 8 s and its way a second; the driver is at it for half a second, so no more than two a second."""
+    same = Recorded([trial({"family": name}, 8.0, 0.5, 0.6, 0.7) for name in FAMILIES])
+    hands = SimulatedWorkers(same, workers, FakeClock(), TARGET, hand_over_s=1.0)
+    fleet = SimulatedFleet(hands, LabelledRows(TARGET, "binary", "stratified"), ask_s=0.4, told_s=0.1)
+    found = search(
+        RandomSearch(), Problem("binary", "roc_auc", FAMILIES, 3, 400, 1e6, 1), fleet, lambda made: None, "c"
+    )
+    rate = len(found) / found[-1].finished_s
+    assert rate == pytest.approx(min(workers / 9.5, 2.0), rel=0.05)
 
 
 @pytest.mark.parametrize("engine", [RandomSearch(), OptunaSearch()], ids=["random", "tpe"])

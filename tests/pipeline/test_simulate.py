@@ -1,0 +1,176 @@
+"""A simulation of a recorded run: from which trials, by which rules, and the same on every machine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.clock import FakeClock
+from harness.errors import ExitCode, UsageError
+from harness.pipeline.inputs import read_inputs
+from harness.pipeline.run import Finished, Surroundings, resume
+from harness.pipeline.simulate import simulate
+from harness.records.candidate import Evaluated, Trial
+from harness.records.cell import cells
+from harness.records.ledger import Ledger
+from harness.records.run import CellResult, CellState, Run
+from harness.space.families import families_for, sample
+from harness.stages.host import fingerprint
+from harness.store.database import Database
+from harness.store.runs import RunFolder
+from harness.store.scenarios import read_scenario
+
+SCENARIO = """
+question = "What do more workers bring?"
+[data]
+source = "sklearn:iris"
+[search]
+engines = ["random_search", "optuna_search"]
+families = ["logistic", "knn"]
+trials = 60
+seconds = 100000
+workers = [1]
+seeds = [1]
+"""
+
+FEATURES = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"
+"""What NumPy chooses from when it starts: without them it computes as on a machine of 2008."""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "grow.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def recorded(scenario: Path, results: Path, run_id: str = "real", seconds: float = 60.0) -> None:
+    """A run as it would have been recorded: one worker, one trial after the other, a driver that needs no time."""
+    read, text = read_scenario(scenario)
+    (searched,) = read_inputs(read, scenario.parent).searched
+    folder = RunFolder(results / run_id)
+    folder.path.mkdir(parents=True)
+    folder.scenario.write_text(text)
+    plan = tuple(cell for cell in cells(read, ()) if cell.kind == "search")
+    run = Run(
+        id=run_id,
+        scenario=scenario.stem,
+        data_folder=str(scenario.parent),
+        scenario_sha256="0" * 64,
+        data_sha256=searched.table.sha256,
+        harness_version="0",
+        started_utc="2026-01-01T00:00:00Z",
+    )
+    rng, families = np.random.default_rng(3), families_for("multiclass", ("logistic", "knn"))
+    with Database.create(folder.database, run, fingerprint(), read, [searched.entry], plan) as database:
+        for cell in plan:
+            database.begin(cell)
+            for number in range(40):
+                evaluated = Evaluated(
+                    configuration=sample(families, rng),
+                    fold_scores=tuple(float(score) for score in rng.uniform(0.5, 1.0, 3)),
+                    duration_s=seconds,
+                    fit_s=0.9 * seconds,
+                    worker=0,
+                )
+                times = {"asked_s": seconds * number, "sent_s": seconds * number, "finished_s": seconds * (number + 1)}
+                database.record(cell.id, Trial(cell=cell.id, number=number, asked=number, evaluated=evaluated, **times))
+            database.finish(
+                CellResult(id=cell.id, label=cell.label, kind=cell.kind, state=CellState.DONE, duration_s=40 * seconds)
+            )
+
+
+def around(results: Path) -> Surroundings:
+    return Surroundings(results, None, lambda folder: None, lambda told: None, FakeClock())
+
+
+def simulated(scenario: Path, results: Path, workers: tuple[int, ...], run_id: str = "again", **how: Any) -> Finished:
+    return simulate(scenario, how.get("overrides", []), workers, how.get("of"), run_id, around(results))
+
+
+def ledger(finished: Finished) -> Ledger:
+    with Database.read(finished.folder.database) as database:
+        return database.ledger()
+
+
+def test_a_simulation_is_a_run_of_its_own_that_says_what_it_is(scenario: Path, tmp_path: Path) -> None:
+    recorded(scenario, tmp_path / "results")
+    finished = simulated(scenario, tmp_path / "results", (4,))
+    told = finished.document
+    assert told.title.startswith("Simulated: ")
+    assert told.recommendation.startswith("Simulated from real, no trial ran.")
+    assert told.exit_code is ExitCode.GOOD
+    assert told.summary["run"]["simulated_from"] == "real"  # type: ignore[index]
+    assert (finished.folder.report / "report.html").is_file()
+    with pytest.raises(UsageError, match="again is a simulation"):
+        resume("again", around(tmp_path / "results"))
+
+
+def test_four_workers_do_four_times_the_trials_and_the_recorded_number_is_simulated_too(
+    scenario: Path, tmp_path: Path
+) -> None:
+    recorded(scenario, tmp_path / "results")
+    finished = simulated(scenario, tmp_path / "results", (4,))
+    found = ledger(finished)
+    assert {cell.workers for cell in found.plan} == {1, 4}
+    # Sixty trials of a minute each: an hour alone, a quarter of one for four.
+    for cell in found.plan:
+        last_s = max(trial.finished_s for trial in found.trials if trial.cell == cell.id)
+        assert last_s == pytest.approx(3600.0 / (cell.workers or 1))
+    tables = {table.key: table for section in finished.document.sections for table in section.tables}
+    # Constant trials and a driver that took no time are simulated without an error.
+    assert [row[6] for row in tables["simulation"].rows] == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+def test_without_a_run_to_repeat_it_says_what_to_do(scenario: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"No run of grow with trials is in .*run the scenario first"):
+        simulated(scenario, tmp_path / "results", (4,))
+    recorded(scenario, tmp_path / "results")
+    simulated(scenario, tmp_path / "results", (2,), "again")
+    with pytest.raises(UsageError, match="again is a simulation itself: name the run that it was made from, real"):
+        simulated(scenario, tmp_path / "results", (2,), "third", of="again")
+    # The latest run is the simulation, and what is repeated is the run before it.
+    assert ledger(simulated(scenario, tmp_path / "results", (2,), "third")).run.simulation.run == "real"  # type: ignore[union-attr]
+
+
+def test_another_table_is_refused(scenario: Path, tmp_path: Path) -> None:
+    recorded(scenario, tmp_path / "results")
+    with pytest.raises(UsageError, match="iris is not the one that real searched on"):
+        simulated(scenario, tmp_path / "results", (2,), overrides=["data.seed=8"])
+    with pytest.raises(UsageError, match="no trials on the table wine"):
+        simulated(scenario, tmp_path / "results", (2,), overrides=["data.source=sklearn:wine"])
+
+
+def test_families_that_were_never_recorded_are_left_out_and_told(scenario: Path, tmp_path: Path) -> None:
+    recorded(scenario, tmp_path / "results")
+    finished = simulated(
+        scenario, tmp_path / "results", (2,), overrides=['search.families=["logistic", "knn", "random_forest"]']
+    )
+    assert any("nothing was recorded of random_forest" in warning for warning in finished.document.warnings)
+    assert {trial.evaluated.configuration["family"] for trial in ledger(finished).trials} == {"logistic", "knn"}
+
+
+def test_it_is_the_same_to_the_bit_on_a_machine_with_other_vector_instructions(scenario: Path, tmp_path: Path) -> None:
+    """NumPy computes with other instructions there, and hashes begin elsewhere: as another host would."""
+    recorded(scenario, tmp_path / "results")
+    here = [trial.model_dump(mode="json") for trial in ledger(simulated(scenario, tmp_path / "results", (7,))).trials]
+    command = (
+        "import json, pathlib, test_simulate as t; "
+        f"found = t.ledger(t.simulated(pathlib.Path({str(scenario)!r}), pathlib.Path({str(tmp_path / 'results')!r}), "
+        "(7,), 'there')); print(json.dumps([trial.model_dump(mode='json') for trial in found.trials]))"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}",
+        "PYTHONHASHSEED": "3",
+        "NPY_DISABLE_CPU_FEATURES": FEATURES,
+    }
+    there = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", command], capture_output=True, text=True, check=True, env=environment
+    )
+    assert json.loads(there.stdout.splitlines()[-1]) == here
