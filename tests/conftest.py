@@ -57,8 +57,10 @@ def whole_document(ledgers: ModuleType) -> Document:
 class RayCluster:
     """A cluster of three nodes on this machine, one of them without CPUs: `tests/ray_cluster.py`, under way."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
         self._process = process
+        self.folder = str(folder)
+        """Of its files; also the mark by which its processes, and all below them, are known."""
         self.address = self._said()
 
     def lose_a_node(self) -> None:
@@ -77,12 +79,13 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
     # Ray reads it once in a process, so this is the one that sessions of our own have here.
     monkeypatch.setenv("RAY_AUTH_TOKEN", ray_session._TOKEN)
     script = Path(__file__).with_name("ray_cluster.py")
-    surroundings, pipe = {**os.environ, **ray_session._SETTINGS}, subprocess.PIPE
-    surroundings.pop("HARNESS_TESTS", None)  # it is not started by the commands under test
+    pipe = subprocess.PIPE
     with swept("cluster-") as folder, (folder / "log").open("w") as log:
+        surroundings = {**os.environ, **ray_session._SETTINGS}  # with the sweeper's mark
+        surroundings.pop("HARNESS_TESTS", None)  # it is not started by the commands under test
         command = [sys.executable, str(script), str(folder)]
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=surroundings) as process:
-            yield RayCluster(process)
+            yield RayCluster(process, folder)
             process.communicate(timeout=60)  # its end is that of its input
 
 

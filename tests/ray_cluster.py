@@ -4,9 +4,15 @@ In: a folder for its files, on the command line; on standard input, lines: each 
 address on standard output. It ends when its standard input does.
 """
 
+import os
 import sys
+from pathlib import Path
 
-from ray.cluster_utils import Cluster
+# The cluster notes its address below here, and not in the folder that all sessions of a machine share.
+os.environ["RAY_TMPDIR"] = sys.argv[1]
+Path(sys.argv[1], "ray").mkdir()
+
+from ray.cluster_utils import Cluster  # noqa: E402
 
 NODE = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -72,6 +73,19 @@ def interrupted(arguments: Sequence[str], said: str, how: signal.Signals) -> tup
         told.append(process.stderr.read())
     assert any(said in line for line in told), "".join(told)
     return process.returncode, "".join(told)
+
+
+def wait_for_trials(process: "subprocess.Popen[str]", database: Path, count: int) -> None:
+    """Until so many trials are in `run.db`; what a terminal is told comes in too seldom for that."""
+    while process.poll() is None:
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as found,
+        ):
+            if found.execute("SELECT count(*) FROM trials").fetchone()[0] >= count:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"it ended with {process.returncode} before there were {count} trials")
 
 
 def left_running(before: set[int], patience_s: float = 20.0) -> list[str]:

@@ -1,0 +1,74 @@
+"""A search on a cluster of three nodes that is there already, reached by `--ray-address`; one of them is killed."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from commands import FINISHED, started, wait_for_trials
+
+from harness.records.run import Cause, CellState
+from harness.store.database import Database
+
+pytestmark = pytest.mark.timeout(300)
+
+TRIALS = 16
+
+SCENARIO = f"""
+question = "Does a search survive the loss of a node?"
+
+[data]
+source = "sklearn:breast_cancer"
+
+[search]
+engines = ["random_search"]
+trials = {TRIALS}
+seconds = 60
+workers = 2
+families = ["random_forest"]
+
+[micro]
+enabled = false
+"""
+
+
+def supervisors(folder: str) -> set[int]:
+    """Those on the nodes of the cluster whose files are in `folder`: nodes inherit its mark, and so do they."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "harness.stages.supervisor" in process.cmdline() and process.environ().get("HARNESS_SWEPT") == folder:
+                found[process.pid] = process.ppid()
+    return {pid for pid, parent in found.items() if parent not in found}  # a trial is a fork of its supervisor
+
+
+@pytest.mark.long
+def test_a_node_that_is_killed_costs_a_trial_and_the_search_ends_well(
+    tmp_path: Path, ray_cluster: Any, nothing_left: Callable[[], list[str]]
+) -> None:
+    (tmp_path / "three.toml").write_text(SCENARIO)
+    arguments = ["--results", str(tmp_path), "--run-id", "three", "--ray-address", ray_cluster.address]
+    with started(["run", str(tmp_path / "three.toml"), *arguments]) as run:
+        assert run.stderr is not None
+        wait_for_trials(run, tmp_path / "three" / "run.db", 6)
+        before = supervisors(ray_cluster.folder)
+        ray_cluster.lose_a_node()
+        told = run.stderr.read()
+    assert run.returncode in FINISHED, told
+    assert len(before) == 2, "each of the two nodes with a CPU has a worker"
+    with Database.read(tmp_path / "three" / "run.db") as database:
+        database.check()
+        ledger = database.ledger()
+    assert {result.state for result in ledger.results} == {CellState.DONE}
+    trials = [trial.evaluated for trial in ledger.trials]
+    assert [trial.number for trial in ledger.trials] == list(range(TRIALS))
+    assert sorted(trial.asked for trial in ledger.trials) == list(range(TRIALS))
+    (lost,) = (trial for trial in trials if trial.failure)
+    assert lost.failure is not None and lost.failure.cause in (Cause.NODE_LOST, Cause.WORKER_LOST), lost.failure
+    # The worker that stood on the node that is left has done all that came after.
+    assert {trial.worker for trial in trials} == {0, 1}
+    assert {trial.worker for trial in trials[-5:]} == {1 - lost.worker}
+    assert nothing_left() == []
+    assert supervisors(ray_cluster.folder) == set()
