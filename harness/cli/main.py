@@ -90,6 +90,9 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", metavar="RUN", help="go on with an unfinished run (an id, or `latest`)")
     command.add_argument("--run-id", metavar="ID", help="name of the run's folder (default: time and scenario)")
     command.add_argument("--ray-address", metavar="ADDRESS", help="a running Ray cluster (default: a local one)")
+    command.add_argument(
+        "--isolate", action="store_true", help="in a network of its own that has only loopback: nothing in, nothing out"
+    )
     _ui_option(command)
     _results_option(command)
     _json_option(command)

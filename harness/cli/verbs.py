@@ -85,6 +85,9 @@ def check_verb(options: argparse.Namespace) -> int:
 def run_verb(options: argparse.Namespace) -> int:
     """Run a scenario, or go on with a run."""
     from harness.errors import UsageError
+
+    if options.isolate:
+        _isolate(options)
     from harness.pipeline.run import resume, start
 
     if (options.scenario is None) == (options.resume is None):
@@ -177,11 +180,11 @@ def _followed(
     clock = SystemClock()
     begun: list[RunFolder] = []
     with watching(sys.stderr, clock) as watch, page(talk) if options.ui else nullcontext() as shown:
-        around = Surroundings(options.results, ray_address, begun.append, watch, clock, shown)
+        around = Surroundings(options.results, ray_address, begun.append, watch, clock, shown, _is_isolated(options))
         try:
             finished = work(around)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_what_is_kept(begun)) from None
+            raise KeyboardInterrupt(_what_is_kept(begun, options)) from None
     document = finished.document
     if options.json:
         data(json.dumps(document.summary, indent=2))
@@ -193,7 +196,7 @@ def _followed(
     for result in finished.failed:
         talk(f"harness: {result.kind} {result.label} failed: {result.failure.message if result.failure else ''}")
     if finished.failed:
-        talk(f"harness: `{finished.folder.resume_command}` tries again what the machine failed.")
+        talk(f"harness: `{_resume_command(finished.folder, options)}` tries again what the machine failed.")
     return document.exit_code
 
 
@@ -307,11 +310,32 @@ def talk(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _what_is_kept(begun: "Sequence[RunFolder]") -> str:
+def _isolate(options: argparse.Namespace) -> None:
+    """Before anything is imported that starts a thread, which would stay behind in the machine's network."""
+    from harness.errors import UsageError
+    from harness.isolation import isolate
+
+    if options.ray_address is not None:
+        raise UsageError("--isolate cuts the way to every other machine, and --ray-address asks for it: leave out one.")
+    if options.ui:
+        raise UsageError("--ui is a page for a browser, and with --isolate none could reach it: leave out one of them.")
+    isolate()
+
+
+def _is_isolated(options: argparse.Namespace) -> bool:
+    return bool(getattr(options, "isolate", False))  # only `harness run` has the option
+
+
+def _resume_command(folder: "RunFolder", options: argparse.Namespace) -> str:
+    """Or a run that was isolated would go on with open ports."""
+    return folder.resume_command + (" --isolate" if _is_isolated(options) else "")
+
+
+def _what_is_kept(begun: "Sequence[RunFolder]", options: argparse.Namespace) -> str:
     """What an interrupted command says of the run that it had begun, if it had."""
     if not begun:
         return "No run had begun."
-    return f"Finished cells are kept: go on with `{begun[0].resume_command}`."
+    return f"Finished cells are kept: go on with `{_resume_command(begun[0], options)}`."
 
 
 def _usable(plugin: "Plugin") -> str:

@@ -15,7 +15,7 @@ from harness.records.cell import Cell, cells
 from harness.records.load import Rung, Step
 from harness.records.run import Host
 from harness.records.scenario import LoadPlan, Scenario
-from harness.records.words import BASELINE, Scalar
+from harness.records.words import BASELINE, EXTERNAL, Scalar
 from harness.space.families import family_named
 from harness.units import Unit, format_number
 
@@ -28,6 +28,9 @@ _MICRO_BENCHMARKS = 10
 
 _ASSUMED_PEAK_RPS = 2000.0
 _STEPS_AT_MOST = 200
+
+_DOWNLOADED = "openml:"
+"""What the source of a table begins with that is fetched over the network."""
 
 BYTES_PER_REQUEST = 200
 """Of memory, while a step is under way and when it is reduced: its row, where it was planned, and copies of both."""
@@ -143,6 +146,15 @@ def refuse_too_many(load: LoadPlan, host: Host) -> None:
                 f"{format_number(most_bytes, Unit.BYTES)} of this machine's may go to them: ask for less, or for a "
                 "shorter step. `harness doctor` says which rate can be sent from here."
             )
+
+
+def refuse_outside(plan: Plan) -> None:
+    """Raises UsageError on what a run that reaches loopback only could not have."""
+    scenario = plan.scenario
+    beyond = [f"data.source = {data.source!r}" for data in scenario.data if data.source.startswith(_DOWNLOADED)]
+    beyond += [f"the target {EXTERNAL}" for serve in scenario.serve if serve.target == EXTERNAL]
+    if beyond:
+        raise UsageError(f"With --isolate nothing but loopback can be reached, and {beyond[0]} is beyond it.")
 
 
 def _refuse_open_users(load: LoadPlan) -> None:

@@ -19,7 +19,7 @@ from harness.clock import Clock
 from harness.errors import IntegrityError, UsageError
 from harness.pipeline.cells import candidate_cell, micro_cell, refit_cell, search_cell, serve_cell
 from harness.pipeline.inputs import Inputs, Searched, read_inputs
-from harness.pipeline.plan import Plan, refuse_too_many, resolved
+from harness.pipeline.plan import Plan, refuse_outside, refuse_too_many, resolved
 from harness.pipeline.report import write_report
 from harness.pipeline.work import CellFailedError, Told, Work
 from harness.process import allow_open_files, refuse_taken
@@ -58,6 +58,8 @@ class Surroundings:
     clock: Clock
     page: Page | None = None
     """Shows the steps of served cells, where someone wants to see them."""
+    isolated: bool = False
+    """Nothing but loopback can be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
     """Run a scenario from the beginning."""
     scenario = brought.scenario
     plan = resolved(scenario, brought.where)
+    if around.isolated:
+        refuse_outside(plan)
     inputs = read_inputs(scenario, brought.folder)
     host = fingerprint()
     roofline = read_roofline(around.results, host)
@@ -139,6 +143,8 @@ def resume(run_id: str, around: Surroundings) -> Finished:
             if ledger.run.simulation is not None:
                 raise UsageError(f"{folder.id} is a simulation, which takes seconds: simulate anew.")
             plan = resolved(kept_scenario(folder.scenario, ledger.run.scenario_sha256), str(folder.scenario))
+            if around.isolated:
+                refuse_outside(plan)
             inputs = read_inputs(plan.scenario, Path(ledger.run.data_folder))
             _refuse_another(folder, ledger, plan, inputs)
             _prepare_machine(plan, _left(plan, ledger), around)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.pipeline.plan import resolved, steps
+from harness.pipeline.plan import refuse_outside, resolved, steps
 from harness.records.load import Rung, Step
 from harness.records.scenario import LoadPlan, Scenario
 
@@ -78,3 +78,16 @@ def test_shapes_are_walked_in_order_and_told_what_came_before() -> None:
     rates = [step.rate_rps for step in driven if step.rate_rps is not None]
     assert rates == sorted(rates)
     assert max(rates) <= 4000.0 * 1.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"data": [{"source": "openml:61", "target": "class", "task": "multiclass"}]}, "data.source = 'openml:61'"),
+        ({"serve": [{"target": "external", "parameters": {"url": "http://127.0.0.1:1"}}]}, "the target external"),
+    ],
+)
+def test_an_isolated_run_is_refused_what_lies_beyond_loopback(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=f"With --isolate nothing but loopback can be reached, and {told}"):
+        refuse_outside(resolved(scenario(**changes), "here"))
+    refuse_outside(resolved(scenario(), "here"))
