@@ -20,6 +20,8 @@ GAP_S = 0.01
 LAG_RATE_RPS = 2000.0
 """At this rate the generator is far from its limits, and has samples enough for a p99."""
 
+_EVERYWHERE = ("0.0.0.0", "::")
+
 
 def disturbances(found: Diagnosis) -> tuple[str, ...]:
     """What would be taken for a server's doing; none where the machine is fit to measure."""
@@ -64,6 +66,11 @@ def told(found: Diagnosis) -> Iterator[tuple[str, str]]:
     sustained = found.sustained_rps
     yield "highest open rate", "none was sustained" if sustained is None else f"{_rate(sustained)} sustained"
     yield "roofline", f"{_rate(found.roofline.rate_rps)} answered by a server that computes nothing"
+    for process in sorted({one.process for one in found.listeners if one.is_open}):
+        ports = [
+            f"{_host(one.address)}:{one.port}" for one in found.listeners if one.is_open and one.process == process
+        ]
+        yield f"open: Ray's {process}", ", ".join(ports)
 
 
 def _disturbances(found: Diagnosis) -> Iterator[str]:
@@ -96,6 +103,13 @@ def _notes(found: Diagnosis) -> Iterator[str]:
     wanted, limit = LoadPlan().in_flight_max, found.open_files_hard
     if limit is not None and limit <= wanted:
         yield f"a process may have {limit:,} files open, too few for load.in_flight_max = {wanted:,} (`ulimit -Hn`)"
+    reached = sum(one.is_open for one in found.listeners)
+    if reached:
+        yield (
+            f"while Ray runs, {reached} of its ports are open beyond loopback, most of them others each time; calls "
+            "need a token, its metrics do not. `harness run --isolate` closes them all, and so does a firewall that "
+            "lets no connection in"
+        )
 
 
 def _lag(lag: Lag) -> str:
@@ -104,6 +118,10 @@ def _lag(lag: Lag) -> str:
 
 def _listed(cores: tuple[int, ...]) -> str:
     return ", ".join(map(str, cores))
+
+
+def _host(address: str) -> str:
+    return "*" if address in _EVERYWHERE else f"[{address}]" if ":" in address else address
 
 
 def _limit(files: int | None) -> str:

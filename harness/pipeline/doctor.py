@@ -1,7 +1,8 @@
 """A look at the machine: is it fit to measure, and what can the load generator do here?
 
 In: a results folder, and how long it may take. Out: a `Diagnosis`, and the roofline kept in the results folder. A core
-spins alone first; then the real generator loads the target `null`, idle, closed and open.
+spins alone first; then the real generator loads the target `null`, idle, closed and open; at last a Ray session shows
+what it listens on.
 """
 
 import tempfile
@@ -14,7 +15,7 @@ import numpy as np
 
 from harness.analysis.reduce import reduce_step
 from harness.analysis.validity import ERROR_SHARE, LAG_S, RATE_OFF
-from harness.clock import Clock
+from harness.clock import Clock, SystemClock
 from harness.errors import InfrastructureError
 from harness.plugins import plugin
 from harness.ports import Servable, Target
@@ -27,6 +28,7 @@ from harness.records.scenario import LoadPlan
 from harness.records.words import ROOFLINE
 from harness.shapes.stairs import preferred_rps
 from harness.stages.host import fingerprint
+from harness.stages.listeners import ray_listeners
 from harness.stages.load.generator import Generator, Recording, generator
 from harness.stages.spin import spinning
 from harness.store.roofline import keep_roofline
@@ -73,9 +75,9 @@ Drive = Callable[[Step], Driven]
 
 
 def examined(results: Path, seconds: float, tell: Callable[[str], None], clock: Clock) -> Diagnosis:
-    """Look at this machine for about so many seconds, and keep its roofline in `results`.
+    """Look at this machine for about so many seconds, and as long as Ray takes; keep its roofline in `results`.
 
-    Raises LockedError where a run is going on there, InfrastructureError where the generator or the server fails.
+    Raises LockedError where a run is going on there, InfrastructureError where the generator, the server or Ray fails.
     """
     host, limits = fingerprint(), open_file_limits()
     with locked(results), disk_failures("look again"), tempfile.TemporaryDirectory(prefix="harness-doctor-") as folder:
@@ -118,7 +120,8 @@ def examined(results: Path, seconds: float, tell: Callable[[str], None], clock: 
             ),
         )
         keep_roofline(results, found.roofline)
-    return found
+        tell("starting Ray, to see what it listens on")
+        return found.model_copy(update={"listeners": ray_listeners(SystemClock())})
 
 
 def _nothing_to_serve(host: Host, folder: Path) -> Servable:

@@ -1,9 +1,10 @@
 """What a look at the machine found: how it keeps time, what it takes away, and how much load it can send.
 
-In: nothing. Out: `Diagnosis`, with `Gaps` (of a core that spins), `Lag` (of the load generator under one rate) and
-`Reached` (its throughput with so many requests in flight).
+In: nothing. Out: `Diagnosis`, with `Gaps` (of a core that spins), `Lag` (of the load generator under one rate),
+`Reached` (its throughput with so many requests in flight) and `Listener` (a port that Ray opens).
 """
 
+import ipaddress
 from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt
@@ -55,6 +56,21 @@ class Reached(Frozen):
     answered_rps: float
 
 
+class Listener(Frozen):
+    """A port that can be connected to while Ray runs here."""
+
+    process: str
+    """As Ray calls it."""
+    address: str
+    """`0.0.0.0` and `::` stand for every address of the machine."""
+    port: PositiveInt
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines reach it, where nothing is in their way."""
+        return not ipaddress.ip_address(self.address).is_loopback
+
+
 class Diagnosis(Frozen):
     """The machine as a place to measure."""
 
@@ -73,6 +89,8 @@ class Diagnosis(Frozen):
     open: tuple[Lag, ...]
     """The climb to the highest rate that was sustained, in the order in which it was made."""
     roofline: Roofline
+    listeners: tuple[Listener, ...] = ()
+    """What Ray listens on while a search runs, loopback included."""
 
     @property
     def sustained_rps(self) -> float | None:

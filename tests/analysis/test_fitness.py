@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from harness.analysis.fitness import disturbances, fit_up_to_rps, notes, told
-from harness.records.diagnosis import Diagnosis, Gaps, Lag, Reached
+from harness.records.diagnosis import Diagnosis, Gaps, Lag, Listener, Reached
 from harness.records.run import Host, Roofline
 
 HOST = Host(
@@ -131,3 +131,20 @@ def test_everything_that_was_found_is_told() -> None:
         ("highest open rate", "50,000 req/s sustained"),
         ("roofline", "60,000 req/s answered by a server that computes nothing"),
     ]
+
+
+def test_what_ray_opens_beyond_loopback_is_told_with_the_way_to_close_it() -> None:
+    listeners = (
+        Listener(process="agent", address="127.0.0.1", port=1),
+        Listener(process="agent", address="192.0.2.7", port=4),
+        Listener(process="raylet", address="::", port=2),
+        Listener(process="raylet", address="0.0.0.0", port=3),
+        Listener(process="monitor", address="::1", port=5),
+    )
+    found = quiet(listeners=listeners)
+    opened = {what: value for what, value in told(found) if what.startswith("open: ")}
+    assert opened == {"open: Ray's agent": "192.0.2.7:4", "open: Ray's raylet": "*:2, *:3"}
+    (note,) = notes(found)
+    assert note.startswith("while Ray runs, 3 of its ports are open beyond loopback") and "--isolate" in note
+    assert disturbances(found) == ()
+    assert notes(quiet(listeners=(listeners[0], listeners[4]))) == ()
