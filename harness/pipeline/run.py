@@ -33,7 +33,7 @@ from harness.records.words import ROOFLINE
 from harness.stages.fleet import SearchFleet
 from harness.stages.host import fingerprint
 from harness.stages.load.page import Page
-from harness.stages.ray_workers import ray_workers
+from harness.stages.ray_workers import GROWTH_S, START_S, ray_workers
 from harness.store.database import Database
 from harness.store.exchanges import read_exchanges
 from harness.store.files import write_atomically
@@ -298,7 +298,9 @@ def _search_with(
 ) -> None:
     """Search cells on one table, with the same workers."""
     table = searched.table
-    with ray_workers(table, count, around.clock) as workers:
+    patience_s = START_S if around.ray_address is None else GROWTH_S
+    work(cells[0]).tell(f"waiting for {count} workers, for {patience_s:g} s at most")
+    with ray_workers(table, count, around.clock, patience_s=patience_s) as workers:
         fleet = SearchFleet(workers, table.training)
         for cell in cells:
             problem = searched.problem(cell.seed or 0)

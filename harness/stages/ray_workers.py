@@ -25,19 +25,26 @@ from harness.stages.worker import Worker
 LOST_PER_WORKER = 3
 """Workers may be replaced so often per worker of the fleet; then something is wrong that a new one does not cure."""
 
-_START_TIMEOUT_S = 120.0
+START_S = 120.0
+"""How long workers of a session of our own may take to stand."""
+
+GROWTH_S = 900.0
+"""The same on a cluster: one that grows when it is asked for more brings machines in minutes. Whether it does, Ray does
+not tell those who ask from outside, so one that never grows is waited for as long."""
 
 _LOOP_SILENCE_S = 2.0
 """How long an engine's own loop may go on by itself after its last trial should have ended."""
 
 
 @contextmanager
-def ray_workers(table: Table, count: int, clock: Clock, fitter: str = FITTER) -> Iterator["RayWorkers"]:
+def ray_workers(
+    table: Table, count: int, clock: Clock, fitter: str = FITTER, patience_s: float = START_S
+) -> Iterator["RayWorkers"]:
     """`count` actors over one table, which crosses to each node once; made inside a `ray_session`.
 
-    `fitter` is the class that fits, by import path.
+    `fitter` is the class that fits, by import path. They are waited for as long as `patience_s` at the start.
     """
-    workers = RayWorkers(table, count, clock, fitter)
+    workers = RayWorkers(table, count, clock, fitter, patience_s)
     try:
         yield workers
     finally:
@@ -49,10 +56,13 @@ class RayWorkers:
     replaced.
     """
 
-    def __init__(self, table: Table, count: int, clock: Clock, fitter: str = FITTER) -> None:
+    def __init__(
+        self, table: Table, count: int, clock: Clock, fitter: str = FITTER, patience_s: float = START_S
+    ) -> None:
         import ray
 
         self.count = count
+        self._patience_s = patience_s
         self.clock = clock
         target = table.target[table.train]
         frame = table.frame.iloc[table.train].reset_index(drop=True)
@@ -78,12 +88,12 @@ class RayWorkers:
                 self._actors[worker] = self._actor_class.remote(worker, *self._holds)
         self._starting = {actor.start.remote(*self._task): worker for worker, actor in self._actors.items()}
         try:
-            ray.get(list(self._starting), timeout=_START_TIMEOUT_S)
+            ray.get(list(self._starting), timeout=self._patience_s)
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
             raise InfrastructureError(
-                f"Ray did not start {self.count} search workers within {_START_TIMEOUT_S:g} s ({free:g} CPUs are "
-                "free): lower `search.workers`, or bring more cores."
+                f"Ray did not start {self.count} search workers within {self._patience_s:g} s ({free:g} CPUs "
+                "are free): lower `search.workers`, or bring more cores; then resume the run."
             ) from None
         except ray.exceptions.RayError as error:
             raise InfrastructureError(f"A search worker died while it started: {_told(error)}.") from error
@@ -127,7 +137,7 @@ class RayWorkers:
         stream = self._actors[0].inside.options(num_returns="streaming").remote(loop, told, seconds, grace_s)
         last_s = self.clock.monotonic_s()
         # Until the first answer, None, the worker imports the engine's libraries, which is not search time.
-        end_s = last_s + _START_TIMEOUT_S
+        end_s = last_s + START_S
         ended = False
         try:
             while not ended:

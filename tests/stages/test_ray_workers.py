@@ -83,6 +83,13 @@ def test_real_configurations_are_scored_by_real_workers(session: None, table: Ta
     assert found[0].evaluated.score == pytest.approx(0.99, abs=0.01)
 
 
+def test_workers_that_find_no_place_are_waited_for_and_then_told(session: None, table: Table) -> None:
+    with ray_workers(table, 3, SystemClock(), patience_s=4.0) as workers:  # one more than the session has CPUs
+        fleet = SearchFleet(workers, table.target[table.train])
+        with pytest.raises(InfrastructureError, match=r"not start 3 search workers within 4 s \(0 CPUs are free\)"):
+            fleet.start(problem())
+
+
 def test_trials_are_bounded_and_all_workers_take_part(fleet: SearchFleet) -> None:
     found = asked(fleet, *["quick"] * 40, trials=20)
     assert len(found) == 20
