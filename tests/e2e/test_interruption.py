@@ -101,6 +101,8 @@ def test_a_second_run_in_the_same_results_is_refused(tmp_path: Path, nothing_lef
         second = harness(*short(tmp_path, "second"))
         assert second.returncode == 6, second.stderr
         assert "Another run is writing" in second.stderr
+        same = harness("run", "--resume", "latest", "--results", str(tmp_path))
+        assert same.returncode == 6, same.stderr
         first.send_signal(signal.SIGTERM)
         first.stderr.read()
     assert not (tmp_path / "second").exists()
