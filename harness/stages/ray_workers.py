@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import harness
 from harness.clock import Clock
 from harness.errors import InfrastructureError
 from harness.ports import Loop, Problem, Proposal
@@ -89,6 +90,7 @@ class RayWorkers:
         self._starting = {actor.start.remote(*self._task): worker for worker, actor in self._actors.items()}
         try:
             ray.get(list(self._starting), timeout=self._patience_s)
+            versions = ray.get([actor.version.remote() for actor in self._actors.values()])
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
             raise InfrastructureError(
@@ -98,6 +100,11 @@ class RayWorkers:
         except ray.exceptions.RayError as error:
             raise InfrastructureError(f"A search worker died while it started: {_told(error)}.") from error
         self._starting = {}
+        if other := set(versions) - {harness.__version__}:
+            raise InfrastructureError(
+                f"A node of the cluster has harness {min(other)}, and this is {harness.__version__}: install the same "
+                "everywhere."
+            )
 
     def send(self, worker: int, number: int, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> None:
         """Give a worker that is ready a proposal."""

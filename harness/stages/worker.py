@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import harness
 from harness.clock import SystemClock
 from harness.ports import Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated
@@ -41,6 +42,10 @@ class Worker:
         """Take up a problem; `workers` of the fleet share this machine's memory."""
         self._problem = problem
         self._trials.start(problem, folds, workers)
+
+    def version(self) -> str:
+        """Of the harness that is installed here."""
+        return harness.__version__
 
     def evaluate(self, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> Evaluated:
         """Fit and score a proposal on the folds of these numbers (None: all), within `limit_s` seconds."""

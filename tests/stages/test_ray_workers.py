@@ -90,6 +90,12 @@ def test_workers_that_find_no_place_are_waited_for_and_then_told(session: None, 
             fleet.start(problem())
 
 
+def test_a_node_with_another_harness_is_told(fleet: SearchFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.__version__", "0.0.9")  # here; the workers have theirs
+    with pytest.raises(InfrastructureError, match=r"has harness .*, and this is 0\.0\.9: install the same everywhere"):
+        fleet.start(problem())
+
+
 def test_trials_are_bounded_and_all_workers_take_part(fleet: SearchFleet) -> None:
     found = asked(fleet, *["quick"] * 40, trials=20)
     assert len(found) == 20
