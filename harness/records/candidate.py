@@ -28,6 +28,8 @@ class Column(Frozen):
 
     name: str
     kind: ColumnKind
+    by_target: bool = False
+    """A category with more distinct texts than may become a feature each: models see the mean target of a text."""
 
 
 class Signature(Frozen):

@@ -68,6 +68,7 @@ def _converted(pipeline: SklearnPipeline, signature: Signature) -> bytes:
 
     _register_boosters()
     _mend_hist_gradient_boosting()
+    _mend_target_encoder()
     numbers, texts = model_columns(signature.columns)
     inputs: list[tuple[str, Any]] = []
     if numbers:
@@ -216,6 +217,46 @@ def _mend_hist_gradient_boosting() -> None:
         _in_numbers(random_forest.convert_sklearn_random_forest_regressor_converter),
         overwrite=True,
     )
+
+
+def _mend_target_encoder() -> None:
+    """Have skl2onnx convert the mean targets of several classes too: version 1.20 does those of two, and of amounts."""
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common.data_types import FloatTensorType
+    from skl2onnx.operator_converters.target_encoder import convert_sklearn_target_encoder
+    from sklearn.preprocessing import TargetEncoder
+
+    def shape(operator: Any) -> None:
+        rows = operator.inputs[0].get_first_dimension()
+        operator.outputs[0].type = FloatTensorType([rows, len(operator.raw_operator.encodings_)])
+
+    def converted(scope: Any, operator: Any, container: Any) -> None:
+        encoder = operator.raw_operator
+        if encoder.target_type_ != "multiclass":
+            convert_sklearn_target_encoder(scope, operator, container)
+            return
+        (texts,) = operator.inputs
+        # One feature after the other, and of each a column per class.
+        classes, made = len(encoder.classes_), []
+        for place, means in enumerate(encoder.encodings_):
+            feature, of_class = divmod(place, classes)
+            index, column, looked_up = (scope.get_unique_variable_name(name) for name in ("index", "column", "mean"))
+            container.add_initializer(index, 7, [1], [feature])  # 7: 64-bit whole numbers
+            container.add_node("Gather", [texts.full_name, index], column, axis=1)
+            container.add_node(
+                "LabelEncoder",
+                column,
+                looked_up,
+                op_domain="ai.onnx.ml",
+                op_version=2,
+                keys_strings=[str(text).encode() for text in encoder.categories_[feature]],
+                values_floats=means,
+                default_float=encoder.target_mean_[of_class],
+            )
+            made.append(looked_up)
+        container.add_node("Concat", made, operator.output_full_names, axis=1)
+
+    update_registered_converter(TargetEncoder, "SklearnTargetEncoder", shape, converted, overwrite=True)
 
 
 def _in_numbers(convert: Callable[..., None]) -> Callable[[Any, Any, Any], None]:

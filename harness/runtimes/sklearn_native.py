@@ -21,6 +21,8 @@ REQUIRES = ("sklearn", "skops", "threadpoolctl")
 TRUSTED = (
     "collections.OrderedDict",
     "harness.space.preprocess.RawColumns",
+    "sklearn.model_selection._split.KFold",
+    "sklearn.model_selection._split.StratifiedKFold",
     "lightgbm.basic.Booster",
     "lightgbm.sklearn.LGBMClassifier",
     "lightgbm.sklearn.LGBMRegressor",

@@ -1,8 +1,9 @@
 """From a configuration to a scikit-learn Pipeline over raw columns.
 
 In: a configuration, a signature and a seed. Out: an unfitted Pipeline of three steps: `columns` (raw columns to numbers
-and texts), `features` (holes filled, numbers scaled where the family wants it, texts one-hot encoded) and `model`. What
-follows `columns` takes two matrices by position, numbers then texts, and uses only what converts to ONNX.
+and texts), `features` (holes filled, numbers scaled where the family wants it, texts one-hot encoded, or where a column
+has too many of them by the mean target of each) and `model`. What follows `columns` takes two matrices by position,
+numbers then texts, and uses only what converts to ONNX.
 """
 
 import math
@@ -13,8 +14,9 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 
 from harness.errors import UsageError
 from harness.records.candidate import Configuration, Signature
@@ -25,6 +27,7 @@ from harness.space.preprocess import RawColumns
 
 _CALIBRATION_PARTS = 3
 """Into which the rows are parted, to see margins of rows that a model was not fitted on."""
+_ENCODING_FOLDS = 5
 
 
 def build(configuration: Configuration, signature: Signature, seed: int) -> Pipeline:
@@ -40,7 +43,7 @@ def build(configuration: Configuration, signature: Signature, seed: int) -> Pipe
     return Pipeline(
         [
             ("columns", RawColumns(names, kinds)),
-            ("features", _features(signature, family.scaled)),
+            ("features", _features(signature, family.scaled, seed)),
             (
                 "model",
                 _with_probabilities(estimator_class(family, signature.task)(**arguments), family, signature.task),
@@ -69,19 +72,31 @@ def _with_probabilities(model: Any, family: Family, task: Task) -> Any:
     return CalibratedClassifierCV(model, ensemble=False, cv=_CALIBRATION_PARTS)
 
 
-def _features(signature: Signature, scaled: bool) -> ColumnTransformer:
+def _features(signature: Signature, scaled: bool, seed: int) -> ColumnTransformer:
     numbers, texts = model_columns(signature.columns)
     # A column may be all holes in one fold: it is kept as zeros, so that every fold has the same features.
     filled: Any = SimpleImputer(strategy="median", keep_empty_features=True)
     if scaled:
         filled = Pipeline([("holes", filled), ("scale", StandardScaler())])
+    crowded = {column.name for column in signature.columns if column.by_target}
     blocks: list[tuple[str, Any, list[int]]] = []
     if numbers:
         blocks.append(("numbers", filled, list(range(len(numbers)))))
-    if texts:
-        encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-        blocks.append(("texts", encoder, list(range(len(numbers), len(numbers) + len(texts)))))
+    few = [len(numbers) + place for place, name in enumerate(texts) if name not in crowded]
+    if few:
+        blocks.append(("texts", OneHotEncoder(handle_unknown="ignore", sparse_output=False), few))
+    many = [len(numbers) + place for place, name in enumerate(texts) if name in crowded]
+    if many:
+        means = _mean_targets(signature.task, seed)
+        blocks.append(("means", Pipeline([("means", means), ("scale", StandardScaler())]) if scaled else means, many))
     return ColumnTransformer(blocks)
+
+
+def _mean_targets(task: Task, seed: int) -> TargetEncoder:
+    """What a row is fitted on comes from the targets of other rows, or the model would learn to look up its own."""
+    folds = KFold if task == "regression" else StratifiedKFold
+    target_type = {"regression": "continuous"}.get(task, task)
+    return TargetEncoder(target_type=target_type, cv=folds(_ENCODING_FOLDS, shuffle=True, random_state=seed))
 
 
 def _resolved(configuration: Configuration) -> tuple[Family, dict[str, Scalar]]:

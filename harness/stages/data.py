@@ -37,8 +37,11 @@ CLASSES_OF_NUMBERS = 20
 """A target of whole numbers with at most so many distinct values is read as classes."""
 
 CLASSES_MAX = 100
-CATEGORIES_MAX = 1000
-"""Most distinct texts of a column: each becomes a feature."""
+CATEGORIES_MAX = 100
+"""Most distinct texts of a column that become a feature each; of more, models see the mean target of a text."""
+
+WORDS_MAX = 5
+"""Texts of more words than that on average, and more distinct than `CATEGORIES_MAX`, are sentences."""
 
 CATEGORIES_SHARE = 0.5
 CATEGORIES_FREE = 20
@@ -92,9 +95,11 @@ def load_table(plan: DataPlan, folder: Path, memory_bytes: int | None = None) ->
         Column(name=name, kind=_kind(raw[name], "dates" if name in plan.dates else None, where)) for name in kept
     )
     batch = to_batch(raw[kept], columns)
-    for column in columns:
-        if column.kind == "category":
-            _refuse_free_text(batch.texts[:, _place(columns, column)], column.name, where)
+    texts = [column.name for column in columns if column.kind == "category"]
+    distinct = {name: _distinct(batch.texts[:, place], name, where) for place, name in enumerate(texts)}
+    columns = tuple(
+        column.model_copy(update={"by_target": distinct.get(column.name, 0) > CATEGORIES_MAX}) for column in columns
+    )
     values, task, classes = _target(target, plan, where)
     signature = Signature(task=task, columns=columns, classes=classes)
     split = plan.split or ("stratified" if classes else "plain")
@@ -268,23 +273,25 @@ def _doubles(series: "pd.Series[Any]") -> NDArray[np.float64]:
         return np.array(values, dtype=np.float64)
 
 
-def _refuse_free_text(texts: NDArray[np.object_], column: str, where: str) -> None:
+def _distinct(texts: NDArray[np.object_], column: str, where: str) -> int:
+    """Number of distinct texts of a column of categories. Raises UsageError where they are none."""
     filled = texts[texts != ""]
-    distinct = len(set(filled))
-    if distinct <= CATEGORIES_FREE:
-        return
-    drop = _drop(column)
-    if distinct > CATEGORIES_SHARE * len(filled):
+    distinct = set(filled)
+    if len(distinct) > CATEGORIES_FREE and len(distinct) > CATEGORIES_SHARE * len(filled):
         raise UsageError(
-            f"The text column {column!r} of {where} has {distinct} distinct values in {len(filled)} filled rows, such "
-            f"as {str(filled[0])[:40]!r}: names, identifiers or free text teach a model of categories nothing. Leave "
-            f"it out with `{drop}` under [data]; list it under `dates` if it holds dates."
+            f"The text column {column!r} of {where} has {len(distinct)} distinct values in {len(filled)} filled rows, "
+            f"such as {str(filled[0])[:40]!r}: names, identifiers or free text teach a model of categories nothing. "
+            f"Leave it out with `{_drop(column)}` under [data]; list it under `dates` if it holds dates."
         )
-    if distinct > CATEGORIES_MAX:
-        raise UsageError(
-            f"The text column {column!r} of {where} has {distinct} distinct values, and at most {CATEGORIES_MAX} can "
-            f"become features: group the rare ones, or leave the column out with `{drop}` under [data]."
-        )
+    if len(distinct) > CATEGORIES_MAX:
+        words = float(np.mean([len(text.split()) for text in distinct]))
+        if words > WORDS_MAX:
+            raise UsageError(
+                f"The text column {column!r} of {where} has {len(distinct)} distinct texts of {words:.0f} words on "
+                f"average, such as {str(filled[0])[:40]!r}: sentences are no categories. Make numbers of them "
+                f"beforehand, or leave the column out with `{_drop(column)}` under [data]."
+            )
+    return len(distinct)
 
 
 def _target(target: "pd.Series[Any]", plan: DataPlan, where: str) -> tuple[NDArray[Any], Task, tuple[str, ...]]:
@@ -348,12 +355,9 @@ def _drop(column: str) -> str:
     return f"drop = [{json.dumps(column, ensure_ascii=False)}]"
 
 
-def _place(columns: Sequence[Column], wanted: Column) -> int:
-    return [column.name for column in columns if column.kind == "category"].index(wanted.name)
-
-
 def _digest(signature: Signature, arrays: Sequence[NDArray[Any]], texts: NDArray[np.object_]) -> str:
-    digest = hashlib.sha256(signature.model_dump_json().encode())
+    # How a model is to see a category follows from the texts, which are in it below.
+    digest = hashlib.sha256(signature.model_dump_json(exclude={"columns": {"__all__": {"by_target"}}}).encode())
     for array in arrays:
         # One width and byte order whatever the machine, and one of the many bit patterns of NaN.
         plain = np.ascontiguousarray(array, dtype="<f8")

@@ -8,12 +8,10 @@ these are there at the same time. It is meant for the tables that are far too la
 be ended by the system.
 """
 
-import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
@@ -59,18 +57,21 @@ def refuse_too_large(size: TableSize, memory_bytes: int | None, where: str) -> N
 
 
 def csv_size(path: Path, encoding: str) -> TableSize:
-    """About how large the table in a CSV file is. A file that is no CSV has some size too: it is refused when read."""
+    """About how large the table in a CSV file is; of what is no CSV, nothing: it is refused when it is read."""
     with path.open("rb") as file:
         sample = file.read(SAMPLE_BYTES)
     whole = path.stat().st_size
     if whole > len(sample):  # without the line that the sample cuts off
         sample = sample[: sample.rfind(b"\n") + 1] or sample
-    rows = [row for row in csv.reader(io.StringIO(sample.decode(encoding, errors="replace"), newline="")) if row]
-    header, *below = rows or [[]]
-    cells = pd.DataFrame([row for row in below if len(row) == len(header)])
-    numbers = sum(pd.to_numeric(cells[place].replace("", np.nan), errors="coerce").notna().any() for place in cells)
-    count = round(len(below) * whole / max(1, len(sample)))
-    return TableSize(rows=count, numbers=int(numbers), texts=len(header) - int(numbers))
+    try:
+        rows = pd.read_csv(
+            io.BytesIO(sample), encoding=encoding, encoding_errors="replace", on_bad_lines="skip", low_memory=False
+        )
+    except (ValueError, OverflowError):  # pandas' own errors are ValueErrors
+        return TableSize(rows=0, numbers=0, texts=0)
+    numbers = sum(kind.kind in "bif" for kind in rows.dtypes)
+    count = round(len(rows) * whole / max(1, len(sample)))
+    return TableSize(rows=count, numbers=numbers, texts=len(rows.columns) - numbers)
 
 
 def parquet_size(path: Path) -> TableSize:

@@ -15,7 +15,7 @@ from harness.errors import IntegrityError, NotConvertibleError
 from harness.records.candidate import Column, Signature
 from harness.runtimes.onnx import Onnx
 from harness.space.build import build
-from harness.space.families import FAMILIES, defaults
+from harness.space.families import FAMILIES, defaults, family_named
 from harness.space.preprocess import RawColumns, to_batch
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -132,3 +132,56 @@ def test_a_graph_of_something_else_is_refused(tmp_path):
 
     with pytest.raises(IntegrityError, match="picture"):
         Onnx().load(path, SIGNATURES["regression"])
+
+
+SMALL = {"random_forest": {"n_estimators": 20, "max_depth": 6, "min_samples_leaf": 20}}
+
+
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [("logistic", "binary"), ("logistic", "multiclass"), ("ridge", "regression"), ("random_forest", "multiclass")],
+)
+def test_twenty_thousand_postcodes_are_told_by_their_mean_target(family, task, tmp_path):
+    """Two such columns beside a number and a few texts; what was never seen has the mean of all."""
+    rows = 60_000
+    rng = np.random.default_rng(2)
+    effect = rng.normal(size=20_000)
+    codes = rng.integers(0, 20_000, (rows, 2))
+    frame = pd.DataFrame(
+        {
+            "from": [f"von {code}" for code in codes[:, 0]],
+            "size": rng.normal(size=rows),
+            "kind": rng.choice(["x", "y"], rows),
+            "to": [f"nach {code}" for code in codes[:, 1]],
+        }
+    )
+    columns = (
+        Column(name="from", kind="category", by_target=True),
+        Column(name="size", kind="number"),
+        Column(name="kind", kind="category"),
+        Column(name="to", kind="category", by_target=True),
+    )
+    signal = 2 * effect[codes[:, 0]] - effect[codes[:, 1]] + 0.5 * frame["size"].to_numpy()
+    count = {"binary": 2, "multiclass": 3, "regression": 0}[task]
+    target = pd.qcut(signal, count, labels=False) if count else signal
+    signature = Signature(task=task, columns=columns, classes=tuple("pqr"[:count]))
+    fitted = np.arange(rows) < 50_000
+    pipeline = build(defaults(family_named(family)) | SMALL.get(family, {}), signature, 1).fit(
+        frame[fitted], target[fitted]
+    )
+    asked = frame[~fitted].head(2_000).copy()
+    asked.iloc[:5, 0] = "never seen"
+    batch = to_batch(asked, columns)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(Onnx().export(pipeline, signature, batch))
+
+    found = Onnx().load(path, signature)(batch)
+
+    wanted = pipeline.predict_proba(asked) if count else pipeline.predict(asked)
+    np.testing.assert_allclose(found.probabilities if count else found.values, wanted, atol=1e-3)
+    # Two or three rows each are enough to see more than the number beside them tells, which is a twentieth.
+    truth = target[~fitted][:2_000]
+    if count:
+        assert (found.values == truth).mean() > 1.25 / count
+    else:
+        assert np.corrcoef(found.values, truth)[0, 1] > 0.6

@@ -15,7 +15,7 @@ from harness.errors import IntegrityError, NotConvertibleError
 from harness.records.candidate import Column, Signature
 from harness.runtimes.sklearn_native import SklearnNative
 from harness.space.build import build
-from harness.space.families import FAMILIES, defaults
+from harness.space.families import FAMILIES, baseline, defaults
 from harness.space.preprocess import RawColumns, to_batch
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -48,6 +48,22 @@ def test_every_family_is_stored_loaded_and_answers_the_same(family, tmp_path):
 
         wanted = pipeline.predict(FRAME) if task == "regression" else pipeline.predict_proba(FRAME)
         assert np.array_equal(found.values if task == "regression" else found.probabilities, wanted)
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_texts_that_are_told_by_their_mean_target_are_stored_with_it(task, tmp_path):
+    columns = (Column(name="place", kind="category", by_target=True), Column(name="a", kind="number"))
+    signature = Signature(task=task, columns=columns, classes=("no", "yes") if task == "binary" else ())
+    frame = FRAME.assign(place=[f"place {row % 150}" for row in range(len(FRAME))])
+    pipeline = build(baseline(task), signature, 1).fit(frame, SIGN if task == "binary" else X[:, 0])
+    batch = to_batch(frame, columns)
+    path = tmp_path / "model.skops"
+    path.write_bytes(SklearnNative().export(pipeline, signature, batch))
+
+    found = SklearnNative().load(path, signature)(batch)
+
+    wanted = pipeline.predict(frame) if task == "regression" else pipeline.predict_proba(frame)
+    assert np.array_equal(found.values if task == "regression" else found.probabilities, wanted)
 
 
 class Trap:

@@ -172,6 +172,27 @@ def test_dropped_columns_are_gone(tmp_path: Path) -> None:
     assert list(table_of(tmp_path, csv(), drop=("colour",)).frame.columns) == ["x"]
 
 
+@pytest.mark.parametrize(("distinct", "by_target"), [(100, False), (101, True)])
+def test_more_texts_than_may_be_features_are_told_by_their_mean_target(
+    tmp_path: Path, distinct: int, by_target: bool
+) -> None:
+    rows = "\n".join(f"{i},place {i % distinct},{i % 2}" for i in range(404))
+    number, place = table_of(tmp_path, f"x,place,target\n{rows}").signature.columns
+    assert (number.by_target, place.by_target) == (False, by_target)
+
+
+def test_ten_thousand_columns_are_read(tmp_path: Path) -> None:
+    names = [f"x{column}" for column in range(9_900)] + [f"t{column}" for column in range(100)]
+    lines = [",".join([*names, "target"])]
+    for row in range(30):
+        cells = [str(row * column % 97) for column in range(9_900)] + ["red" if row % 3 else "green"] * 100
+        lines.append(",".join([*cells, str(row % 2)]))
+    table = table_of(tmp_path, "\n".join(lines))
+    assert table.frame.shape == (30, 10_000)
+    assert table.frame["x9899"].tolist() == [row * 9899 % 97 for row in range(30)]
+    assert len(table.signature.text_columns) == 100
+
+
 class TestDigest:
     def test_the_same_content_has_the_same_digest_whatever_the_file(self, tmp_path: Path) -> None:
         first = table_of(tmp_path, csv())
@@ -270,10 +291,10 @@ REFUSED = {
         {},
         "101 distinct values, and at most 100 are taken as classes",
     ),
-    "too many categories": (
-        "x,target\n" + "\n".join(f"c{i // 3},{i % 2}" for i in range(3006)),
+    "sentences": (
+        "x,target\n" + "\n".join(f"the parcel number {i // 3} came late again,{i % 2}" for i in range(606)),
         {},
-        "1002 distinct values, and at most 1000",
+        "202 distinct texts of 7 words on average, such as 'the parcel number 0 came late again': sentences are no",
     ),
 }
 
