@@ -246,7 +246,8 @@ class _Trials:
         self._way, self._pid, self._pidfd = ours, pid, os.pidfd_open(pid)
 
     def _how_it_ended(self) -> str:
-        wait([self._pidfd], KILL_AFTER_S)  # its end of the way is closed a moment before it is gone
+        # Its end of the way is closed before it is gone: a large process takes a while to give its memory back.
+        wait([self._pidfd], KILL_AFTER_S)
         ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
             return "closed the way to it"

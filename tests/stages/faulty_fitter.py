@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from harness.records.candidate import Configuration
 from harness.stages.fitting import Fitter
@@ -81,6 +83,11 @@ class _Pipeline:
         ends_s = time.process_time() + 0.3
         while time.process_time() < ends_s:
             pass
+
+    def _share_the_work(self) -> None:
+        """With threads that a library starts, whatever the environment and the fitter ask for."""
+        with threadpool_limits(limits=3):
+            HistGradientBoostingClassifier(max_iter=5).fit(np.arange(600).reshape(-1, 2), np.arange(300) % 2)
 
     def _die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

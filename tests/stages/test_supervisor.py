@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -17,10 +19,11 @@ from harness.ports import Problem, Proposal
 from harness.records.candidate import Evaluated
 from harness.records.run import Cause
 from harness.records.table import DataPlan
+from harness.space.families import Family, defaults, families_for
 from harness.stages.data import load_table
 from harness.stages.fitting import Fitter
 from harness.stages.split import fold_rows
-from harness.stages.supervisor import KILL_AFTER_S, supervised
+from harness.stages.supervisor import KILL_AFTER_S, Supervised, supervised
 
 TABLE = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
 FRAME = TABLE.frame.iloc[TABLE.train].reset_index(drop=True)
@@ -65,6 +68,37 @@ def nothing_added() -> Iterator[None]:
     while not asleep() <= before and time.monotonic() < ends_s:
         time.sleep(0.02)
     assert asleep() <= before
+
+
+def most_threads(evaluate: Callable[[], Evaluated]) -> int:
+    """The most threads that a trial process of the newest supervisor has, seen while it evaluates and once after."""
+    supervisor = max(psutil.Process().children(), key=lambda child: child.create_time())
+    with ThreadPoolExecutor(1) as executor:
+        evaluating, most, ended = executor.submit(evaluate), 0, False
+        while not ended:
+            ended = evaluating.done()  # what OpenMP starts stays, and is seen after a short fit too
+            with suppress(psutil.NoSuchProcess):
+                most = max([most, *(trial.num_threads() for trial in supervisor.children())])
+            time.sleep(0.001)
+        assert evaluating.result().failure is None
+        return most
+
+
+@pytest.fixture(scope="module")
+def sound() -> Iterator[Supervised]:
+    with supervised(0, ROWS) as trials:
+        yield trials
+
+
+@pytest.mark.parametrize("family", families_for("binary"), ids=lambda family: family.name)
+def test_a_trial_has_one_thread_whatever_its_family_is(sound: Supervised, family: Family) -> None:
+    # A new problem is a new process, without the threads of families before it.
+    sound.start(Problem("binary", "accuracy", (family.name,), 3, 10, 60.0, 1), FOLDS, 1)
+    assert most_threads(lambda: sound.evaluate(Proposal(defaults(family)), (0,))) == 1
+
+
+def test_threads_that_a_library_starts_in_spite_of_all_are_seen(faulty: Evaluate) -> None:
+    assert most_threads(lambda: faulty("share_the_work")) >= 3
 
 
 def test_a_trial_gets_the_scores_that_it_has_without_a_supervisor() -> None:
