@@ -285,10 +285,11 @@ def _draw_ranks(picture: Ranks) -> Figure:
 
     names = [name for name, _ in picture.ranks]
     together = [[any({one, other} <= set(group) for group in picture.groups) for other in names] for one in names]
+    names = [shortened(name, 28) for name in names]
     figure, top = _figure(picture.title, 1.0 + 0.24 * ((len(names) + 1) // 2 + len(picture.groups)))
     axes = figure.add_axes((0.28, 0.04, 0.44, top - 0.04 - 0.42 / figure.get_figheight()))
     scikit_posthocs.critical_difference_diagram(
-        dict(picture.ranks),
+        dict(zip(names, [rank for _, rank in picture.ranks], strict=True)),
         pandas.DataFrame(together, index=names, columns=names).astype(float),
         ax=axes,
         label_fmt_left="{label} ({rank:.2f}) ",

@@ -53,7 +53,7 @@ def ranks(ranking: Ranking) -> Ranks | None:
     elif len(leading) == len(ranking.entrants):
         title = f"No difference shown between any two of {len(leading)} entrants on {len(ranking.tables)} tables"
     else:
-        title = f"No difference shown between {joined(leading)}, which lead on {len(ranking.tables)} tables"
+        title = f"No difference shown between {joined(leading)} on {len(ranking.tables)} tables"
     return Ranks(
         key="critical_difference",
         title=title,

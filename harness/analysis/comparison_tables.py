@@ -56,7 +56,7 @@ def standings(ranking: Ranking) -> Table:
         ),
         note="Normalised: 0 is the dummy model, 1 the best entrant on the table; what failed counts as the dummy "
         "model. Intervals are bootstrapped over tables (BCa): none below 6 tables, or where all tables say the same. "
-        "As good: the difference to the best on the table may be chance.",
+        "As good: nothing of it failed, and the difference to the best on the table may be chance.",
     )
 
 

@@ -116,7 +116,7 @@ def _entrants(compared: Entries, placed: NDArray[np.float64], placings: Sequence
                 entrant=entrant,
                 average_rank=_mean(placed[:, place].tolist(), Unit.RANK),
                 normalised=_mean([one.normalised for one in own], Unit.SCORE),
-                best_on=sum(not one.apart for one in own),
+                best_on=sum(not one.apart and not one.failures for one in own),
                 planned=planned,
                 failures=failures,
                 failure_share=failures / planned,

@@ -116,6 +116,6 @@ def _over_tables(leader: str, where: str, rank: str, entrants: Sequence[Entrant]
     if len(group) == 1:
         return f"{leader} leads {where}: average rank {rank}, told apart from {joined(apart)} ({nemenyi})."
     return (
-        f"No difference shown between {joined(group)}, which lead {where}; {leader} has the best average rank, {rank}, "
+        f"No difference shown between {joined(group)} {where}; {leader} has the best average rank, {rank}, "
         f"told apart from {joined(apart)} ({nemenyi})."
     )

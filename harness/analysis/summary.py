@@ -297,6 +297,8 @@ def _note(name: str, figure: Estimate, cell: Capacity | None) -> str:
         if figure.high is None:
             return ""
         return f"met here, missed at {format_bound(figure.high, figure.unit)}"
+    if name == "critical_difference":
+        return "average ranks must differ by it, at 5 %"
     told = []
     if figure.low is not None and figure.high is not None:
         told.append(f"95 %: {format_number(figure.low, figure.unit)} to {format_number(figure.high, figure.unit)}")

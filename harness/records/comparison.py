@@ -46,7 +46,7 @@ class Entrant(Frozen):
     normalised: Estimate
     """Mean normalised score."""
     best_on: int
-    """Tables on which it is the best, or cannot be told apart from the best."""
+    """Tables on which nothing of it failed and it is the best, or cannot be told apart from the best."""
     planned: int
     failures: int
     failure_share: float

@@ -1,6 +1,7 @@
 """Charts: the same bytes each time, readable without colour, and safe whatever a name holds."""
 
 import re
+from dataclasses import replace
 from itertools import combinations
 from types import ModuleType
 from xml.etree import ElementTree
@@ -9,7 +10,21 @@ import pytest
 
 from harness.analysis import pictures
 from harness.analysis.charts import DASHES, MARKERS, PALETTE, draw
-from harness.analysis.drawable import MOST_LINES, Axis, Dot, Line, Lines, Row, Rows, shortened
+from harness.analysis.drawable import (
+    MOST_LINES,
+    Axis,
+    Dot,
+    Line,
+    Lines,
+    Panel,
+    Picture,
+    Point,
+    Points,
+    Ranks,
+    Row,
+    Rows,
+    shortened,
+)
 from harness.analysis.findings import findings
 from harness.records.finding import Document
 from harness.units import Unit
@@ -169,3 +184,52 @@ def test_an_engine_is_one_line_of_the_search_however_many_seeds_it_had(ledgers: 
     # Moved at the first and the third trial; the fourth ends the line.
     assert (chart.lines[0].x, chart.lines[0].y) == ((0.5, 1.5, 2.0), (0.9, 0.95, 0.95))
     assert first.id != second.id
+
+
+def shown(picture: Picture) -> list[str]:
+    return ["".join(element.itertext()).strip() for element in ElementTree.fromstring(draw(picture).svg).iter(TEXT)]
+
+
+def diagram(*names: str, groups: tuple[tuple[str, ...], ...] = ()) -> Ranks:
+    ranks = tuple((name, 1.2 + 0.6 * place) for place, name in enumerate(names))
+    return Ranks("ranks", "Title", "Description", ranks, groups, difference=1.25)
+
+
+def scatter(*names: str) -> Points:
+    points = tuple(Point(name, 1.0 + place, 0.9 - 0.1 * place, place, True) for place, name in enumerate(names))
+    panels = tuple(Panel(Axis(title, Unit.RATIO, log=True), points) for title in ("fit", "predict"))
+    return Points("points", "Title", "Description", Axis("score", Unit.SCORE), panels)
+
+
+def test_a_critical_difference_diagram_names_everybody_with_the_rank_and_the_difference() -> None:
+    texts = shown(diagram("a", "b", "c", groups=(("a", "b"),)))
+    assert {"a (1.20)", "b (1.80)", "(2.40) c", "CD = 1.25"} <= set(texts)
+
+
+def test_a_critical_difference_diagram_has_a_bar_per_group() -> None:
+    def bars(*groups: tuple[str, ...]) -> int:
+        return draw(diagram("a", "b", "c", "d", groups=groups)).svg.decode().count("stroke: #d55e00")
+
+    # scikit-posthocs draws a bar as one path through all its members.
+    assert [bars(), bars(("a", "b")), bars(("a", "b"), ("b", "c", "d"))] == [0, 1, 2]
+
+
+def test_a_scatter_names_each_entrant_once_for_all_panels() -> None:
+    texts = shown(scatter("one", "two"))
+    assert (texts.count("one"), texts.count("two")) == (1, 1)
+    assert {"fit", "predict", "score"} <= set(texts)
+
+
+@pytest.mark.parametrize("made", [diagram("a", NASTY), scatter("a", NASTY)], ids=["diagram", "scatter"])
+def test_new_pictures_give_the_same_bytes_and_are_safe(made: Picture) -> None:
+    first, second = draw(made), draw(made)
+    assert (first.svg, first.png) == (second.svg, second.png)
+    assert "<script" not in first.svg.decode()
+
+
+def test_a_band_is_drawn_in_place_of_a_bar_at_each_point() -> None:
+    line = Line("a", (1.0, 2.0, 4.0), (0.1, 0.5, 0.9), 0, low=(0.0, 0.4, 0.8), high=(0.2, 0.6, 1.0))
+    axes = {"x": Axis("after", Unit.SECONDS, log=True), "y": Axis("best", Unit.SCORE)}
+    bars = draw(Lines("bars", "T", "D", lines=(line,), **axes)).svg.decode()
+    band = draw(Lines("band", "T", "D", lines=(replace(line, band=True, stairs=True),), **axes)).svg.decode()
+    assert "FillBetweenPolyCollection" in band and "FillBetweenPolyCollection" not in bars

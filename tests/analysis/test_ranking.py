@@ -109,7 +109,7 @@ def test_over_tables_ranks_decide_and_the_tests_are_those_of_scipy(ledgers: Modu
     assert found.separation.critical_difference == pytest.approx(1.915, abs=1e-3)
     assert found.separation.groups == ((FLAML, OPTUNA, RANDOM), (RANDOM, BASELINE))
     assert found.sentence == (
-        f"No difference shown between {FLAML}, {OPTUNA} and {RANDOM}, which lead on 6 tables with 1 seed each; {FLAML} "
+        f"No difference shown between {FLAML}, {OPTUNA} and {RANDOM} on 6 tables with 1 seed each; {FLAML} "
         f"has the best average rank, 1.33 among 4 entrants, told apart from {BASELINE} (Nemenyi's test, 5 %: ranks "
         "must differ by 1.91)."
     )
