@@ -10,6 +10,7 @@ from harness.analysis import comparison_tables, growth_tables, load_tables, tabl
 from harness.analysis.drawable import Picture
 from harness.analysis.findings import Findings
 from harness.analysis.omission import omission
+from harness.analysis.ranking_words import power
 from harness.analysis.reduce import reduce_step
 from harness.analysis.simulation import simulation_warnings
 from harness.analysis.summary import summary
@@ -145,8 +146,9 @@ def _filled(*made: Table) -> tuple[Table, ...]:
 def _comparison_words(found: Findings, ranking: Ranking) -> Iterator[str]:
     if found.comparison is None:  # else it is the first line already
         yield ranking.sentence
-    if ranking.separation.reason is not None:
-        yield ranking.separation.reason
+    could = power(len(ranking.tables), len(ranking.entrants), ranking.separation)
+    if could is not None:
+        yield could
     if ranking.flips is not None:
         yield ranking.flips
 

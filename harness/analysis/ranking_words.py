@@ -1,13 +1,13 @@
 """The comparison of engines in words: who leads and what separates it, and whether failures decide that.
 
-In: what was found over tables and on each. Out: `sentence`, the finding for the first line of a report, and `flips`.
-That no difference is shown is an answer, and is said first.
+In: what was found over tables and on each. Out: `sentence`, the finding for the first line of a report, `flips`, and
+`power`. That no difference is shown is an answer, and is said first.
 """
 
 from collections.abc import Sequence
 
 from harness.records.comparison import Entrant, Imputation, Placing, Separation
-from harness.stats.ranks import TABLES_FLOOR
+from harness.stats.ranks import TABLES_FLOOR, tables_needed
 from harness.units import Unit, format_number
 
 
@@ -64,6 +64,18 @@ def flips(imputations: Sequence[Imputation], entrants: Sequence[Entrant]) -> str
     return (
         f"How failures are scored decides who leads: {told}, and {joined(first)} {_leads(first)}; {'; '.join(others)}."
     )
+
+
+def power(tables: int, entrants: int, separation: Separation) -> str | None:
+    """What the tests could have shown on so many tables; None where there is nothing to test over."""
+    if tables < 2 or entrants < 2:
+        return None
+    apart = separation.critical_difference
+    here = separation.reason or (
+        f"On {tables} tables average ranks of {entrants} entrants are told apart where they differ by "
+        f"{format_number(apart, Unit.RANK)} or more."
+    )
+    return f"{here} To tell apart two that are one rank apart takes {counted(tables_needed(entrants), 'table')}."
 
 
 def joined(names: Sequence[str]) -> str:

@@ -80,6 +80,11 @@ def critical_difference(tables: int, entrants: int) -> float:
     return q * math.sqrt(entrants * (entrants + 1) / (6 * tables))
 
 
+def tables_needed(entrants: int, difference: float = 1.0) -> int:
+    """Fewest tables on which average ranks that are `difference` apart are told apart by Nemenyi's test."""
+    return math.ceil((critical_difference(1, entrants) / difference) ** 2)
+
+
 def nemenyi(goodness: ArrayLike) -> NDArray[np.float64]:
     """Nemenyi's p of each pair of entrants (shape (entrants, entrants), 1 on the diagonal), allowing for all pairs."""
     import scikit_posthocs  # takes seconds: it brings statsmodels and seaborn

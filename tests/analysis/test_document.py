@@ -307,6 +307,11 @@ def test_a_comparison_has_a_section_after_the_gates_and_its_answer_is_the_first_
         "predictions",
         "anytime",
     }
+    # q of 4 entrants is 2.569: 2.569**2 * 4 * 5 / 6 = 22.0 (Demsar 2006, table 5).
+    assert found.sections[1].paragraphs == (
+        "On 6 tables average ranks of 4 entrants are told apart where they differ by 1.91 or more. To tell apart two "
+        "that are one rank apart takes 22 tables.",
+    )
     figures = headlines(found)
     assert figures["average_rank"]["value"] == 1.0
     assert figures["critical_difference"]["value"] == pytest.approx(1.915, abs=1e-3)

@@ -76,6 +76,18 @@ def test_an_empty_run_has_a_report_too(name: str, ledgers: ModuleType) -> None:
     assert files or name == "png"
 
 
+def test_a_comparison_of_engines_has_every_form_and_the_same_bytes_each_time(ledgers: ModuleType) -> None:
+    def exported() -> dict[str, dict[str, bytes]]:
+        scores = {"flaml_search": 0.9, "optuna_search": None, "random_search": 0.8, "baseline": 0.7}
+        story = ledgers.compared({f"table-{number}": scores for number in range(6)}, spread=0.02)
+        story.searched("flaml_search", [0.6, 0.9], table="table-0")
+        made = document(findings(story.ledger(), ()))
+        return {name: dict(exporter(name).export(made)) for name in NAMES}
+
+    first = exported()
+    assert all(first.values()) and first == exported()
+
+
 def test_two_forms_never_write_the_same_file(whole_document: Document) -> None:
     paths = [path for name in NAMES for path in exporter(name).export(whole_document)]
     assert len(paths) == len(set(paths))

@@ -120,6 +120,18 @@ def test_html_ids_are_unique_and_links_lead_somewhere(page: Page) -> None:
     assert links and all(str(link)[1:] in ids for link in links)
 
 
+def test_html_of_a_comparison_shows_all_of_it_with_ids_of_its_own(ledgers: ModuleType) -> None:
+    scores = {"flaml_search": 0.9, "optuna_search": 0.85, "random_search": 0.8, "baseline": 0.7}
+    story = ledgers.compared({f"table-{number}": scores for number in range(6)}, spread=0.02)
+    story.searched("flaml_search", [0.6, 0.9], table="table-0")
+    found = document(findings(story.ledger(), ()))
+    shown = Page(Html().export(found)["report.html"].decode())
+    ids = [attributes["id"] for _, attributes in shown.tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    assert sum(tag == "svg" for tag, _ in shown.tags) == 4
+    assert next(word for word in shown.words if word.strip()) == found.recommendation
+
+
 def test_html_can_be_read_in_the_dark_and_printed(whole_document: Document) -> None:
     data = Html().export(whole_document)["report.html"]
     assert b"prefers-color-scheme: dark" in data and b"@media print" in data

@@ -17,6 +17,7 @@ from harness.stats.ranks import (
     nemenyi,
     normalised,
     ranks,
+    tables_needed,
     win_interval,
     wins,
 )
@@ -78,6 +79,12 @@ def test_critical_differences_are_the_published_ones(entrants: int, q: float) ->
     """Demsar 2006, table 5 (a), at 5 %; with 4 entrants on 14 tables the paper has 1.25."""
     assert critical_difference(14, entrants) == pytest.approx(q * math.sqrt(entrants * (entrants + 1) / 84), rel=5e-4)
     assert entrants != 4 or critical_difference(14, 4) == pytest.approx(1.25, abs=0.005)
+
+
+@pytest.mark.parametrize("entrants", [2, 5, 9])
+def test_the_tables_that_are_needed_are_the_fewest_that_are_enough(entrants: int) -> None:
+    needed = tables_needed(entrants, 0.8)
+    assert critical_difference(needed, entrants) <= 0.8 < critical_difference(needed - 1, entrants)
 
 
 def test_nemenyi_s_p_falls_below_five_percent_where_ranks_are_a_critical_difference_apart() -> None:
