@@ -18,9 +18,6 @@ from harness.engines.random_search import RandomSearch
 from harness.ports import Engine, Problem, Proposal
 from harness.ray_session import ray_session
 from harness.records.candidate import Evaluated, Trial
-from harness.records.cell import cells
-from harness.records.run import Host, Run
-from harness.records.scenario import Scenario, SearchPlan
 from harness.records.table import DataPlan
 from harness.space.families import families_for
 from harness.stages.data import load_table
@@ -28,7 +25,6 @@ from harness.stages.fitting import Fitter
 from harness.stages.fleet import SearchFleet
 from harness.stages.ray_workers import ray_workers
 from harness.stages.search import search
-from harness.store.database import Database
 
 WORKERS = 2
 TRIALS = 100
@@ -61,39 +57,6 @@ def fleet() -> Iterator[SearchFleet]:
             made = SearchFleet(workers, table.training)
             made.start(PROBLEM)
             yield made
-
-
-@pytest.fixture
-def record(tmp_path: Path) -> Iterator[Callable[[Trial], None]]:
-    """Where the trials of a run are kept, with a commit each."""
-    run = Run(
-        id="bench",
-        scenario="bench",
-        scenario_sha256="",
-        data_sha256="",
-        data_folder=".",
-        harness_version="",
-        started_utc="",
-    )
-    host = Host(
-        system="",
-        machine="",
-        cpu="",
-        cores=1,
-        memory_bytes=1,
-        python="",
-        versions={},
-        generator_cores=(0,),
-        target_cores=(0,),
-    )
-    scenario = Scenario(
-        question="What does a trial cost?",
-        data=DataPlan(source="sklearn:breast_cancer"),
-        search=SearchPlan(engines=("random_search",)),
-    )
-    plan = tuple(cell for cell in cells(scenario, ()) if cell.kind == "search")
-    with Database.create(tmp_path / "run.db", run, host, scenario, plan) as database:
-        yield lambda trial: database.record(plan[0].id, trial)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
 times a candidate of a run on rows of its own. Inside a run the harness calls the same code.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +14,16 @@ import pytest
 from harness.errors import NotConvertibleError
 from harness.ports import Predictor
 from harness.process import die_with_parent
-from harness.records.candidate import Candidate
+from harness.records.candidate import Candidate, Trial
+from harness.records.cell import cells
 from harness.records.rows import Batch
+from harness.records.run import Host, Run
+from harness.records.scenario import Scenario, SearchPlan
 from harness.records.table import DataPlan
 from harness.serving.protocol import decode_request
 from harness.stages.export import exported, loaded
 from harness.store.bundle import read_bundle, write_bundle
+from harness.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +93,36 @@ def _forest(bundle: Path) -> Subject:
     )
     write_bundle(bundle, candidate, files)
     return Subject(bundle, candidate, rows)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Callable[[Trial], None]]:
+    """Where the trials of a run are kept, with a commit each."""
+    run = Run(
+        id="bench",
+        scenario="bench",
+        scenario_sha256="",
+        data_sha256="",
+        data_folder=".",
+        harness_version="",
+        started_utc="",
+    )
+    host = Host(
+        system="",
+        machine="",
+        cpu="",
+        cores=1,
+        memory_bytes=1,
+        python="",
+        versions={},
+        generator_cores=(0,),
+        target_cores=(0,),
+    )
+    scenario = Scenario(
+        question="What does a trial cost?",
+        data=(DataPlan(source="sklearn:breast_cancer"),),
+        search=SearchPlan(engines=("random_search",)),
+    )
+    plan = tuple(cell for cell in cells(scenario, ()) if cell.kind == "search")
+    with Database.create(tmp_path / "run.db", run, host, scenario, (), plan) as database:
+        yield lambda trial: database.record(plan[0].id, trial)
