@@ -55,60 +55,34 @@ def document(found: Findings) -> Document:
 
 
 def _sections(found: Findings) -> Iterator[Section]:
-    # matplotlib takes half a second to import, and reading a run's steps needs none of it.
     from harness.analysis import comparison_pictures, pictures
-    from harness.analysis.charts import draw
 
-    def drawn(picture: Picture | None) -> tuple[Chart, ...]:
-        return (draw(picture),) if picture is not None else ()
-
+    kinds = {cell.kind for cell in found.ledger.plan}
     if found.ledger.run.simulation is None:
         yield Section("Gates", _gate_words(found), tables=_filled(tables.gates(found)))
     if found.ranking is not None:
         yield Section(
             "Engines compared",
             tuple(_comparison_words(found, found.ranking)),
-            tuple(draw(picture) for picture in comparison_pictures.of_comparison(found, found.ranking)),
+            _drawn(*comparison_pictures.of_comparison(found, found.ranking)),
             _filled(*comparison_tables.of_comparison(found, found.ranking)),
         )
-    if any(cell.kind == "candidate" for cell in found.ledger.plan):
+    if "candidate" in kinds:
         yield Section(
             "Candidates",
             () if found.ledger.candidates else ("No candidate came to be; the failures below say why.",),
-            drawn(pictures.candidates(found)),
+            _drawn(pictures.candidates(found)),
             _filled(tables.candidates(found), tables.configurations(found), tables.checks(found)),
         )
-    if not found.capacities and found.ledger.run.simulation is None:
-        yield Section("Served", ("The scenario serves nothing, so no rate can be promised.",))
-    elif found.capacities:
-        opened = any(result.step.mode == "open" for result in found.results)
-        yield Section(
-            "Served under open load" if opened else "Served",
-            () if found.results else ("No step of load was recorded.",),
-            drawn(pictures.open_load(found)),
-            _filled(load_tables.capacity(found), load_tables.open_steps(found)),
-        )
-        tail = pictures.tail(found)
-        if tail is not None:
-            picture, steps = tail
-            yield Section(
-                "The tail of the latency", charts=drawn(picture), tables=_filled(load_tables.curve(found, steps))
-            )
-        closed = load_tables.closed_steps(found)
-        if closed.rows:
-            yield Section(
-                "Served under closed load",
-                (),
-                drawn(pictures.closed_load(found)),
-                _filled(closed, load_tables.requests(found)),
-            )
+    if kinds & {"candidate", "serve"}:
+        yield from _served(found)
     if found.ledger.micro:
-        yield Section("Computing, in process", (), drawn(pictures.micro(found)), _filled(tables.micro(found)))
-    if any(cell.kind == "search" for cell in found.ledger.plan):
+        yield Section("Computing, in process", (), _drawn(pictures.micro(found)), _filled(tables.micro(found)))
+    if "search" in kinds:
         yield Section(
             "Search",
             () if found.ledger.trials else ("No trial was recorded.",),
-            drawn(pictures.search(found)),
+            _drawn(pictures.search(found)),
             _filled(tables.search(found), growth_tables.worker_time(found), tables.trials(found)),
         )
     yield from _growing(found)
@@ -117,19 +91,41 @@ def _sections(found: Findings) -> Iterator[Section]:
     yield Section("Machine and method", tuple(_method(found)), tables=_filled(tables.host(found)))
 
 
+def _served(found: Findings) -> Iterator[Section]:
+    """What served cells did under load."""
+    from harness.analysis import pictures
+
+    if not found.capacities:
+        yield Section("Served", ("The scenario serves nothing, so no rate can be promised.",))
+        return
+    opened = any(result.step.mode == "open" for result in found.results)
+    yield Section(
+        "Served under open load" if opened else "Served",
+        () if found.results else ("No step of load was recorded.",),
+        _drawn(pictures.open_load(found)),
+        _filled(load_tables.capacity(found), load_tables.open_steps(found)),
+    )
+    tail = pictures.tail(found)
+    if tail is not None:
+        picture, steps = tail
+        yield Section("The tail of the latency", (), _drawn(picture), _filled(load_tables.curve(found, steps)))
+    closed = load_tables.closed_steps(found)
+    if closed.rows:
+        tables_of_it = _filled(closed, load_tables.requests(found))
+        yield Section("Served under closed load", (), _drawn(pictures.closed_load(found)), tables_of_it)
+
+
 def _growing(found: Findings) -> Iterator[Section]:
     """What growing scales show; nothing where nothing grew."""
     from harness.analysis import growth_pictures
-    from harness.analysis.charts import draw
 
     grown = [one for one in found.growth.searches if len(one.scales) > 1]
     if not grown and not found.growth.sizes and found.ledger.run.simulation is None:
         return
-    pictures = (growth_pictures.rates(found), growth_pictures.utilisation(found), *growth_pictures.fits(found))
     yield Section(
         "Growing scales",
         tuple(one.scales[-1].sentence for one in found.growth.searches),
-        tuple(draw(picture) for picture in pictures if picture is not None),
+        _drawn(growth_pictures.rates(found), growth_pictures.utilisation(found), *growth_pictures.fits(found)),
         _filled(
             growth_tables.simulation(found),
             growth_tables.search_scales(found),
@@ -137,6 +133,13 @@ def _growing(found: Findings) -> Iterator[Section]:
             growth_tables.sizes(found),
         ),
     )
+
+
+def _drawn(*pictures: Picture | None) -> tuple[Chart, ...]:
+    # matplotlib takes half a second to import, and reading a run's steps needs none of it.
+    from harness.analysis.charts import draw
+
+    return tuple(draw(picture) for picture in pictures if picture is not None)
 
 
 def _filled(*made: Table) -> tuple[Table, ...]:
