@@ -118,10 +118,10 @@ def synthetic_table(task: str, plan: SyntheticPlan, seed: int) -> pd.DataFrame:
     # By chance, or the categories would be what is left when the informative columns are counted off.
     categorical = rng.choice(plan.columns, round(plan.categories_share * plan.columns), replace=False)
     texts = {names[column]: _texts(made[:, column], plan.cardinality) for column in sorted(categorical.tolist())}
-    frame = pd.DataFrame(made, columns=names).astype(dict.fromkeys(texts, object)).assign(**texts)
+    frame = pd.DataFrame({name: texts.get(name, made[:, place]) for place, name in enumerate(names)})
     if plan.missing_share:
         frame = frame.mask(rng.random(frame.shape) < plan.missing_share)
-    return frame.assign(target=target)
+    return pd.concat([frame, pd.Series(target, name="target")], axis=1)
 
 
 def _made(task: str, plan: SyntheticPlan, seed: int) -> tuple[NDArray[np.float64], NDArray[Any]]:

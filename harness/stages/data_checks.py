@@ -1,0 +1,306 @@
+"""Checks of a table before any trial: what would make its figures wrong, and what makes them hard to read.
+
+In: a `Table`, its plan and the number of folds. Out: `DataCheck` rows, one per check that passes, one per column that
+does not. Only what makes every figure of a run wrong fails: a broken schema, copies of training rows in the holdout,
+a column that gives the answer away, too few rows. All else warns.
+
+Schema, constant and duplicate columns and shared rows are looked for in everything; single columns and noise in a
+sample of the training rows, which the detail gives the size of.
+"""
+
+import functools
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import UsageError
+from harness.records.table import ColumnPlan, DataCheck, DataPlan
+from harness.records.words import ColumnKind
+from harness.stages.column_signal import FOREST_ROWS, ROWS, Encoded, encoded, label_noise, leaking_columns
+from harness.stages.data import Table
+from harness.stages.split import fold_rows
+
+LEAK_WARNS, LEAK_FAILS = 0.95, 0.99
+"""Of the skill of a single column, from 0 (as good as no column) to 1 (right on every row). The best honest columns of
+the tables that scikit-learn ships have 0.92 (iris), 0.79 (breast_cancer), 0.70 (wine) and less; a copy of the target
+has 1, and of two even classes one in which every fiftieth row is wrong 0.96."""
+
+SHARED_FAILS = 0.1
+"""Share of the holdout that is also in the training rows; a model that looks these up gains up to so much."""
+
+CHANCE_SHARE = 0.01
+"""Where so many rows would be alike by chance, in a table of few distinct values, rows that are alike are no copies."""
+
+BALANCE_WARNS = 0.2
+"""Rows of the rarest class, over what it would have if all classes had the same."""
+
+NOISE_WARNS = 0.2
+UNEXPLAINED_WARNS = 0.95
+"""Of the variance of amounts: beyond it features say next to nothing of them."""
+
+ROWS_PER_FOLD = 20
+CLASS_ROWS_PER_FOLD = 5
+"""Fewer scored rows than that, of the rarest class, make the score of a fold a matter of a row or two."""
+
+NAMED = 20
+"""So many columns get a row of their own in a check; the last of them says how many more there are."""
+
+SCHEMA_COLUMNS = 1_000
+
+_Row = Callable[..., DataCheck]
+
+
+def data_checks(table: Table, plan: DataPlan, folds: int) -> tuple[DataCheck, ...]:
+    """Every check, in a fixed order."""
+    row = functools.partial(DataCheck, table=plan.name or plan.source)
+    sample = encoded(table)
+    return (
+        *_schema(table, plan, row),
+        *_constant(table, row),
+        *_duplicates(table, row),
+        _shared_rows(table, row),
+        *_leaks(sample, row),
+        *_balance(table, row),
+        _noise(sample, row),
+        _rows_per_fold(table, folds, row),
+    )
+
+
+def refuse_failed(checks: Sequence[DataCheck], plan: DataPlan) -> None:
+    """Raises UsageError where a check failed that the plan does not accept."""
+    failed = [check for check in checks if check.verdict == "fail" and check.name not in plan.accept]
+    if not failed:
+        return
+    told = " ".join(check.detail for check in failed[:3]) + (f" And {len(failed) - 3} more." if failed[3:] else "")
+    acceptable = sorted({check.name for check in failed} - {"rows_per_fold"})
+    way = ""
+    if acceptable:
+        names = ", ".join(f'"{name}"' for name in (*plan.accept, *acceptable))
+        way = f" Where you know better, write `accept = [{names}]` under [data]."
+    raise UsageError(f"The table {plan.name or plan.source} failed its checks: {told}{way}")
+
+
+def _schema(table: Table, plan: DataPlan, row: _Row) -> Iterator[DataCheck]:
+    import pandera.pandas as pandera
+
+    kinds = {column.name: column.kind for column in table.signature.columns}
+    failed = {
+        name: f"is of kind {kinds[name]}, and the plan says {wanted.kind}"
+        for name, wanted in plan.columns.items()
+        if name in kinds and wanted.kind not in (None, kinds[name])
+    }
+    failed |= {name: "is no feature of the table" for name in plan.columns if name not in kinds}
+    looked_at = [name for name in plan.columns if name in kinds and name not in failed]
+    looked_at += [name for name in kinds if name not in plan.columns][:SCHEMA_COLUMNS]
+    schema = pandera.DataFrameSchema(
+        {name: _pandera_column(kinds[name], plan.columns.get(name, ColumnPlan())) for name in looked_at}
+    )
+    try:
+        schema.validate(table.frame[looked_at], lazy=True)
+    except pandera.errors.SchemaErrors as errors:
+        for (name, check), cases in errors.failure_cases.groupby(["column", "check"], sort=False):
+            first = cases["index"].iloc[0]
+            where = "" if first is None or pd.isna(first) else f", the first in data row {int(first) + 1}"
+            failed[str(name)] = f"breaks `{check}` in {len(cases):,} of {len(table.frame):,} rows{where}"
+    for name, what in failed.items():
+        advice = f"Mend the table, or what `[data.columns.{name}]` says of it."
+        yield row(name="schema", column=name, verdict="fail", detail=f"The column {name!r} {what}. {advice}")
+    if not failed:
+        expected = f", {len(plan.columns)} of them under [data.columns]" if plan.columns else ""
+        yield row(
+            name="schema",
+            verdict="pass",
+            detail=f"The values of {len(looked_at):,} of {len(kinds):,} columns are of their kinds{expected}.",
+        )
+
+
+def _pandera_column(kind: ColumnKind, wanted: ColumnPlan) -> Any:
+    import pandera.pandas as pandera
+
+    checks = []
+    if kind == "boolean":
+        checks.append(pandera.Check.isin([0.0, 1.0], error="true or false"))
+    if wanted.at_least is not None:
+        checks.append(pandera.Check.ge(wanted.at_least, error=f"at_least = {wanted.at_least:g}"))
+    if wanted.at_most is not None:
+        checks.append(pandera.Check.le(wanted.at_most, error=f"at_most = {wanted.at_most:g}"))
+    if wanted.one_of:
+        checks.append(pandera.Check.isin([*wanted.one_of, ""], error="one_of"))
+    if not wanted.holes:
+        checks.append(pandera.Check(lambda values: values.notna() & (values != ""), ignore_na=False, error="holes"))
+    types: dict[ColumnKind, Any] = {"number": float, "boolean": float, "date": "datetime64[us]", "category": str}
+    return pandera.Column(types[kind], checks, nullable=True)
+
+
+def _constant(table: Table, row: _Row) -> Iterator[DataCheck]:
+    train = table.frame.iloc[table.train]
+    found = [str(name) for name in train.columns if _is_constant(train[name])]
+    advice = "Nothing can be learned from it, and every request carries it: leave it out with `data.drop`."
+    yield from _per_column(
+        "constant_column",
+        [(name, f"The column {name!r} has one value in all training rows. {advice}") for name in found],
+        f"None of {train.shape[1]:,} columns has a single value.",
+        row,
+    )
+
+
+def _is_constant(values: "pd.Series[Any]") -> bool:
+    first = values.iloc[0]
+    return bool(values.isna().all() if pd.isna(first) else (values == first).all())
+
+
+def _duplicates(table: Table, row: _Row) -> Iterator[DataCheck]:
+    seen: dict[bytes, str] = {}
+    found = []
+    advice = "Both say the same: leave one out with `data.drop`."
+    for column in table.signature.columns:
+        values = table.frame[column.name]
+        # Texts by which rows have the same one: a copy in another language is a copy.
+        if column.kind == "category":
+            content = pd.factorize(values)[0].tobytes()
+        elif column.kind == "date":
+            content = values.to_numpy(dtype="datetime64[us]").tobytes()
+        else:
+            plain = values.to_numpy(dtype=np.float64) + 0.0  # one zero
+            content = np.where(np.isnan(plain), np.nan, plain).tobytes()
+        key = hashlib.blake2b(content, person=column.kind.encode()).digest()
+        if key in seen:
+            found.append((column.name, f"The column {column.name!r} is a copy of {seen[key]!r}. {advice}"))
+        seen.setdefault(key, column.name)
+    yield from _per_column("duplicate_column", found, f"No two of {table.frame.shape[1]:,} columns are the same.", row)
+
+
+def _shared_rows(table: Table, row: _Row) -> DataCheck:
+    hashes = pd.util.hash_pandas_object(table.frame, index=False).to_numpy()
+    shared = np.isin(hashes[table.holdout], hashes[table.train])
+    share = float(shared.mean())
+    by_chance = _alike_by_chance(table)
+    told = f"{shared.sum():,} of {len(shared):,} holdout rows have the same features as a training row"
+    verdict = "pass"
+    detail = f"{told}."
+    if share > 0 and by_chance >= CHANCE_SHARE:
+        detail = f"{told}; in a table of so few distinct values that is to be expected."
+    elif share > 0:
+        verdict = "fail" if share > SHARED_FAILS else "warn"
+        detail = (
+            f"{told}, and by chance next to none would: a model may look them up. Remove the copies, or name what they "
+            'are copies of as `data.group`, with split = "grouped".'
+        )
+    return row(name="shared_rows", verdict=verdict, value=share, bound=SHARED_FAILS, detail=detail)
+
+
+def _alike_by_chance(table: Table) -> float:
+    """Share of the holdout that would have its like among the training rows if columns knew nothing of each other."""
+    train = table.frame.iloc[table.train[:ROWS]]
+    alike = 1.0
+    for name in train.columns:
+        counts = train[name].value_counts(dropna=False).to_numpy() / len(train)
+        alike *= float(np.square(counts).sum())
+        if alike * len(table.train) < CHANCE_SHARE / 100:
+            return 0.0
+    return 1 - (1 - alike) ** len(table.train)
+
+
+def _leaks(sample: Encoded, row: _Row) -> Iterator[DataCheck]:
+    skills = leaking_columns(sample)
+    looked = f"{len(skills):,} of {sample.columns:,} columns, {len(sample.target):,} rows"
+    found = sorted(((skill, name) for name, skill in skills.items() if skill >= LEAK_WARNS), reverse=True)
+    for skill, name in found[:NAMED]:
+        verdict, bound = ("fail", LEAK_FAILS) if skill >= LEAK_FAILS else ("warn", LEAK_WARNS)
+        yield row(
+            name="leaking_column",
+            column=name,
+            verdict=verdict,
+            value=skill,
+            bound=bound,
+            detail=f"The column {name!r} alone predicts the target with a skill of {skill:.3f} of 1 ({looked}): is it "
+            "known when the prediction is asked for? If it is made from the target, or after it, leave it out with "
+            "`data.drop`.",
+        )
+    if not found:
+        best, name = max(((skill, name) for name, skill in skills.items()), default=(0.0, ""))
+        detail = (
+            f"No column alone predicts the target too well; the best, {name!r}, has a skill of {best:.2f} ({looked})."
+        )
+        yield row(name="leaking_column", verdict="pass", value=best, bound=LEAK_WARNS, detail=detail)
+
+
+def _balance(table: Table, row: _Row) -> Iterator[DataCheck]:
+    classes = table.signature.classes
+    if not classes:
+        return  # amounts have no classes
+    counts = np.bincount(table.target, minlength=len(classes))
+    value = float(counts.min() * len(classes) / counts.sum())
+    label = classes[int(counts.argmin())]
+    told = f"The rarest class, {label!r}, has {counts.min():,} of {counts.sum():,} rows"
+    low = value < BALANCE_WARNS
+    advice = ": accuracy says little of it; choose roc_auc or log_loss as `search.metric`." if low else "."
+    yield row(
+        name="class_balance",
+        verdict="warn" if low else "pass",
+        value=value,
+        bound=BALANCE_WARNS,
+        detail=told + advice,
+    )
+
+
+def _noise(sample: Encoded, row: _Row) -> DataCheck:
+    value = label_noise(sample)
+    rows = min(len(sample.target), FOREST_ROWS)
+    if sample.rows.task == "regression":
+        bound = UNEXPLAINED_WARNS
+        detail = (
+            f"A forest leaves {value:.0%} of the target's variance unexplained, out of bag in {rows:,} rows: noise is "
+            "at most that."
+        )
+    else:
+        bound = NOISE_WARNS
+        detail = (
+            f"About {value:.1%} of the labels may be wrong, or of classes that overlap or that a forest cannot tell "
+            f"apart: of so many rows it is surer of another class, out of bag in {rows:,} rows."
+        )
+    warns = value > bound
+    advice = " Look at how the target was made before more is spent on models." if warns else ""
+    return row(
+        name="label_noise", verdict="warn" if warns else "pass", value=value, bound=bound, detail=detail + advice
+    )
+
+
+def _rows_per_fold(table: Table, folds: int, row: _Row) -> DataCheck:
+    rows = table.training
+    classes = len(table.signature.classes)
+    bound = float(CLASS_ROWS_PER_FOLD if classes else ROWS_PER_FOLD)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = fold_rows(rows, folds, seed=0)
+    except UsageError as error:
+        return row(name="rows_per_fold", verdict="fail", bound=bound, detail=str(error))
+    of = "of the rarest class " if classes else ""
+    counts = [
+        int(np.bincount(rows.target[held], minlength=classes).min()) if classes else len(held) for _, held in found
+    ]
+    least = min(counts)
+    warns = least < bound
+    advice = (
+        ", too few for a score that a row or two do not move: lower `search.folds`, or bring more." if warns else "."
+    )
+    return row(
+        name="rows_per_fold",
+        verdict="warn" if warns else "pass",
+        value=float(least),
+        bound=bound,
+        detail=f"The smallest of {folds} folds is scored on {least:,} rows {of}".rstrip() + advice,
+    )
+
+
+def _per_column(name: str, found: Sequence[tuple[str, str]], passed: str, row: _Row) -> Iterator[DataCheck]:
+    for place, (column, detail) in enumerate(found[:NAMED]):
+        more = f" {len(found) - NAMED} more are like it." if place == NAMED - 1 and len(found) > NAMED else ""
+        yield row(name=name, column=column, verdict="warn", value=float(len(found)), bound=0.0, detail=detail + more)
+    if not found:
+        yield row(name=name, verdict="pass", value=0.0, bound=0.0, detail=passed)

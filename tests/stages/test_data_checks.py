@@ -1,0 +1,236 @@
+"""Checks of a table: each finds what was put there, and nothing where nothing was."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.errors import UsageError
+from harness.records.table import DataCheck, DataPlan
+from harness.stages.data import load_table
+from harness.stages.data_checks import LEAK_FAILS, data_checks, refuse_failed
+
+ROWS = 400
+
+
+def checked(plan: DataPlan, folder: Path = Path(), folds: int = 3) -> list[DataCheck]:
+    return list(data_checks(load_table(plan, folder), plan, folds))
+
+
+def honest(rows: int = ROWS) -> pd.DataFrame:
+    """Two numbers and a category, of which one number tells most of two even classes."""
+    rng = np.random.default_rng(4)
+    size = rng.normal(size=rows)
+    yes = size + 0.3 * rng.normal(size=rows) > 0
+    columns = {"size": size, "weight": rng.normal(size=rows), "kind": rng.choice(["a", "b", "c"], rows)}
+    return pd.DataFrame(columns).assign(target=np.where(yes, "yes", "no"))
+
+
+def of_frame(folder: Path, frame: pd.DataFrame, folds: int = 3, **plan: Any) -> list[DataCheck]:
+    frame.to_parquet(folder / "table.parquet")
+    return checked(DataPlan.model_validate({"source": "table.parquet", **plan}), folder, folds)
+
+
+def named(checks: list[DataCheck], name: str) -> list[DataCheck]:
+    return [check for check in checks if check.name == name]
+
+
+def told(checks: list[DataCheck]) -> dict[tuple[str, str | None], str]:
+    return {(check.name, check.column): check.verdict for check in checks if check.verdict != "pass"}
+
+
+def test_an_honest_table_passes_every_check_with_a_row_each(tmp_path: Path) -> None:
+    checks = of_frame(tmp_path, honest())
+    assert told(checks) == {}
+    assert [check.name for check in checks] == [
+        "schema",
+        "constant_column",
+        "duplicate_column",
+        "shared_rows",
+        "leaking_column",
+        "class_balance",
+        "label_noise",
+        "rows_per_fold",
+    ]
+
+
+@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "digits", "diabetes"])
+def test_no_table_that_scikit_learn_ships_fails(name: str) -> None:
+    plan = DataPlan(source=f"sklearn:{name}")
+    checks = checked(plan)
+    refuse_failed(checks, plan)
+    assert not named([check for check in checks if check.verdict != "pass"], "leaking_column")
+
+
+def test_constant_and_duplicate_columns_are_named(tmp_path: Path) -> None:
+    frame = honest()
+    frame = frame.assign(always=3.5, twin=frame["size"], art=frame["kind"].map({"a": "x", "b": "y", "c": "z"}))
+    checks = of_frame(tmp_path, frame)
+    assert told(checks) == {
+        ("constant_column", "always"): "warn",
+        ("duplicate_column", "twin"): "warn",
+        ("duplicate_column", "art"): "warn",
+    }
+    assert "a copy of 'size'" in named(checks, "duplicate_column")[0].detail
+
+
+def test_holes_tell_columns_apart_and_are_no_value(tmp_path: Path) -> None:
+    frame = honest()
+    filled = pd.Series(1.0, index=frame.index)
+    assert told(of_frame(tmp_path, frame.assign(at_times=filled.where(frame.index % 2 == 0)))) == {}
+
+
+class TestSharedRows:
+    def test_copies_fail_by_their_share_of_the_holdout(self, tmp_path: Path) -> None:
+        frame = honest(200)
+        (check,) = named(of_frame(tmp_path, pd.concat([frame, frame])), "shared_rows")
+        # Of both copies of a row one is held out and the other is not in about three of four cases.
+        assert check.verdict == "fail"
+        assert check.value == pytest.approx(0.75, abs=0.12)
+
+    def test_a_few_copies_warn(self, tmp_path: Path) -> None:
+        frame = honest()
+        (check,) = named(of_frame(tmp_path, pd.concat([frame, frame.head(20)])), "shared_rows")
+        assert (check.verdict, check.value) != ("pass", 0.0)
+        assert check.verdict == "warn"
+
+    def test_a_table_of_few_distinct_values_has_no_copies(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(1)
+        frame = pd.DataFrame(rng.random((ROWS, 3)) < 0.5, columns=["a", "b", "target"])
+        (check,) = named(of_frame(tmp_path, frame), "shared_rows")
+        assert (check.verdict, check.value) == ("pass", 1.0)
+        assert "to be expected" in check.detail
+
+
+class TestLeaks:
+    @pytest.mark.parametrize(("wrong", "verdict"), [(0, "fail"), (50, "warn"), (10, None)])
+    def test_a_column_made_from_the_target_is_told_by_how_much_it_says(
+        self, tmp_path: Path, wrong: int, verdict: str | None
+    ) -> None:
+        frame = honest(2_000)
+        leak = (frame["target"] == "yes").astype(float)
+        if wrong:
+            leak = leak.where(frame.index % wrong != 0, 1 - leak)
+        found = told(of_frame(tmp_path, frame.assign(leak=leak)))
+        assert found.get(("leaking_column", "leak")) == verdict
+
+    def test_a_leak_in_texts_or_up_and_down_is_found_too(self, tmp_path: Path) -> None:
+        frame = honest(2_000)
+        yes = frame["target"] == "yes"
+        rng = np.random.default_rng(2)
+        texts = [f"{'p' if one else 'q'}{rng.integers(40)}" for one in yes]
+        ring = np.where(yes, 0.0, np.where(rng.random(2_000) < 0.5, -9.0, 9.0)) + rng.normal(size=2_000) / 9
+        found = told(of_frame(tmp_path, frame.assign(texts=texts, ring=ring)))
+        assert found == {("leaking_column", "texts"): "fail", ("leaking_column", "ring"): "fail"}
+
+    def test_an_amount_in_another_unit_is_a_leak(self, tmp_path: Path) -> None:
+        amounts = np.random.default_rng(1).lognormal(size=2_000)
+        frame = honest(2_000).assign(target=amounts, cents=amounts * 100 + 7)
+        assert told(of_frame(tmp_path, frame))["leaking_column", "cents"] == "fail"
+
+    def test_a_column_that_names_the_group_is_no_leak_where_groups_are_kept_apart(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(5)
+        patient = np.repeat(np.arange(50), 40)
+        ill = rng.permutation(50) % 2 == 0
+        frame = honest(2_000).assign(born=rng.permutation(50)[patient], patient=patient, target=ill[patient])
+        open_to_all = told(of_frame(tmp_path, frame, drop=("patient",)))
+        apart = told(of_frame(tmp_path, frame, split="grouped", group="patient"))
+        assert open_to_all["leaking_column", "born"] == "fail"
+        assert ("leaking_column", "born") not in apart
+
+    def test_it_is_found_among_a_thousand_columns(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(3)
+        frame = pd.DataFrame(rng.normal(size=(300, 1_000)), columns=[f"x{place}" for place in range(1_000)])
+        frame = frame.assign(target=np.arange(300) % 2 == 0).assign(x777=lambda made: made["target"] * 1.0)
+        checks = of_frame(tmp_path, frame)
+        (leak,) = [check for check in named(checks, "leaking_column") if check.verdict != "pass"]
+        assert leak.column == "x777"
+        assert "200 of 1,000 columns" in leak.detail
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2, 0.4])
+def test_half_of_the_labels_that_were_drawn_anew_are_found_to_be_wrong(noise: float) -> None:
+    """Of two classes, every second label that is drawn anew is the one that was there."""
+    plan = DataPlan(source="synthetic:binary", parameters={"rows": 3_000, "noise": noise, "columns": 10})
+    (check,) = named(checked(plan), "label_noise")
+    assert check.value == pytest.approx(noise / 2, abs=0.04)
+    assert check.verdict == ("warn" if (check.value or 0) > 0.2 else "pass")
+
+
+def test_amounts_that_nothing_explains_warn(tmp_path: Path) -> None:
+    amounts = np.random.default_rng(9).normal(size=ROWS)
+    assert told(of_frame(tmp_path, honest().assign(target=amounts))) == {("label_noise", None): "warn"}
+
+
+def test_a_rare_class_warns(tmp_path: Path) -> None:
+    (check,) = named(of_frame(tmp_path, honest().assign(target=np.arange(ROWS) % 20 == 0)), "class_balance")
+    assert (check.verdict, check.value) == ("warn", pytest.approx(0.1))
+    assert "'True', has 20 of 400 rows" in check.detail
+
+
+@pytest.mark.parametrize(("rows", "verdict"), [(400, "pass"), (30, "warn"), (10, "fail")])
+def test_folds_are_held_against_the_rarest_class(tmp_path: Path, rows: int, verdict: str) -> None:
+    frame = honest(rows).assign(target=np.arange(rows) % 2)
+    (check,) = named(of_frame(tmp_path, frame, folds=5), "rows_per_fold")
+    assert check.verdict == verdict
+
+
+COLUMNS: dict[str, Any] = {
+    "size": {"at_least": -10.0, "at_most": 10.0, "holes": False},
+    "kind": {"kind": "category", "one_of": ["a", "b", "c"]},
+}
+
+
+class TestSchema:
+    def test_what_holds_passes(self, tmp_path: Path) -> None:
+        (check,) = named(of_frame(tmp_path, honest(), columns=COLUMNS), "schema")
+        assert check.verdict == "pass"
+
+    @pytest.mark.parametrize(
+        ("column", "row", "value", "broken"),
+        [
+            ("size", 7, 11.0, "breaks `at_most = 10` in 1 of 400 rows, the first in data row 8"),
+            ("size", 9, np.nan, "breaks `holes` in 1 of 400 rows, the first in data row 10"),
+            ("kind", 3, "d", "breaks `one_of` in 1 of 400 rows, the first in data row 4"),
+        ],
+    )
+    def test_a_value_that_breaks_it_fails(self, tmp_path: Path, column: str, row: int, value: Any, broken: str) -> None:
+        frame = honest()
+        frame.loc[row, column] = value
+        (check,) = named(of_frame(tmp_path, frame, columns=COLUMNS), "schema")
+        assert (check.verdict, check.column) == ("fail", column)
+        assert broken in check.detail
+
+    def test_another_kind_and_an_absent_column_fail(self, tmp_path: Path) -> None:
+        columns = {"kind": {"kind": "number"}, "size": {}}
+        found = named(of_frame(tmp_path, honest(), columns=columns, drop=("size",)), "schema")
+        assert [(check.column, check.verdict) for check in found] == [("kind", "fail"), ("size", "fail")]
+        assert "is of kind category, and the plan says number" in found[0].detail
+
+
+class TestRefusal:
+    def leaking(self, folder: Path, **plan: Any) -> tuple[list[DataCheck], DataPlan]:
+        frame = honest().assign(leak=lambda made: (made["target"] == "yes") * 1.0)
+        return of_frame(folder, frame, **plan), DataPlan.model_validate({"source": "table.parquet", **plan})
+
+    def test_a_failed_check_refuses_the_table_and_says_how_to_accept_it(self, tmp_path: Path) -> None:
+        checks, plan = self.leaking(tmp_path)
+        with pytest.raises(UsageError, match="'leak' alone predicts") as refused:
+            refuse_failed(checks, plan)
+        assert '`accept = ["leaking_column"]` under [data]' in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+    def test_an_accepted_one_does_not(self, tmp_path: Path) -> None:
+        checks, plan = self.leaking(tmp_path, accept=("leaking_column",))
+        (leak,) = [check for check in checks if check.column == "leak"]
+        assert (leak.verdict, leak.bound) == ("fail", LEAK_FAILS)
+        refuse_failed(checks, plan)
+
+    def test_too_few_rows_cannot_be_accepted(self, tmp_path: Path) -> None:
+        frame = honest(10).assign(target=np.arange(10) % 2)
+        checks = named(of_frame(tmp_path, frame, folds=5), "rows_per_fold")
+        with pytest.raises(UsageError, match="too few for 5 folds") as refused:
+            refuse_failed(checks, DataPlan(source="table.parquet"))
+        assert "accept" not in str(refused.value)
