@@ -155,5 +155,7 @@ def test_workers_from_one_to_128(benchmark: Any) -> None:
             found.append((workers, whole / spent.wall_s, share))
         return found
 
-    for workers, rate, share in benchmark.pedantic(rates, rounds=1):
+    found = benchmark.pedantic(rates, rounds=1)
+    assert [rate for _, rate, _ in found] == sorted(rate for _, rate, _ in found)
+    for workers, rate, share in found:
         told(benchmark, f"{workers} workers", trials_per_s=rate, utilisation=share)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.records.candidate import Trial
 from harness.records.growth import Spent
@@ -78,13 +79,13 @@ class _Driver:
         spent[rest] += left_s
 
 
-def _cumulated(spans: Spans) -> tuple[list[float], list[float]]:
+def _cumulated(spans: Spans) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points of the line that says how much of the spans lies before a moment; they do not overlap."""
     times, totals = [0.0], [0.0]
     for begin_s, end_s in spans:
         times += [max(begin_s, times[-1]), max(end_s, times[-1])]
         totals += [totals[-1], totals[-1] + times[-1] - times[-2]]
-    return times, totals
+    return np.array(times), np.array(totals)  # lists would be made arrays at every look
 
 
 def _told(by_finish: Sequence[Trial], asks: Spans) -> list[tuple[float, float]]:
