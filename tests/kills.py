@@ -151,6 +151,25 @@ def written(folder: Path, workers: int) -> Path:
     return file
 
 
+def struck(run: "subprocess.Popen[str]", database: Path, victim: str, known: int, draw: random.Random) -> str:
+    """SIGKILL at a moment that is drawn: some time after so many trials, or after so many seconds; told in words."""
+    if draw.random() < 0.7:
+        after = draw.randint(known, max(known, TRIALS - 2))
+        words, over = f"after {after} trials", lambda: len(recorded(database)) >= after
+    else:
+        after_s, began_s = draw.uniform(0.0, 20.0), time.perf_counter()
+        words, over = f"after {after_s:.1f} s", lambda: time.perf_counter() - began_s >= after_s
+    while run.poll() is None and not over():
+        time.sleep(0.02)
+    time.sleep(0.3 * draw.random())
+    # Where it is too early for one of these, as before Ray has started, it is the first that comes.
+    for _ in range(600):
+        if run.poll() is not None or kill_one(run.pid, victim, draw):
+            break
+        time.sleep(0.05)
+    return words if run.poll() is None or run.returncode == KILLED_BY_US else f"{words} (it had ended)"
+
+
 def killed_and_resumed(
     folder: Path, name: str, workers: int, victim: str, kills: int, draw: random.Random
 ) -> tuple[str, list[str], Recorded]:
@@ -160,13 +179,7 @@ def killed_and_resumed(
     run = command(folder, str(written(folder, workers)), "--run-id", name)
     for turn in range(RESUMED_AT_MOST + kills):
         if turn < kills:
-            after = draw.randint(0, 2 * TRIALS - 3)
-            pause_s = draw.random() * 0.3
-            while run.poll() is None and len(recorded(database)) < after:
-                time.sleep(0.02)
-            time.sleep(pause_s)
-            hit = kill_one(run.pid, victim, draw)
-            done.append(f"after {after} trials" if hit else "missed")
+            done.append(struck(run, database, victim, len(seen), draw))
         _, told = run.communicate()
         now = recorded(database)
         wrong += [f"trial {key} is gone or changed" for key, what in seen.items() if now.get(key) != what]
