@@ -5,17 +5,20 @@ RESULTS ?= results
 RUN ?= latest
 VENV := .venv
 BIN := $(VENV)/bin
+OWN := $(VENV)/environments
 
 # A run starts dozens of processes, and compiling what they import takes each of them seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test test-long lint lock report gate serve clean
+.PHONY: help setup autogluon bench test test-long lint lock report gate serve clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.setup ## install what a run needs into .venv
+
+autogluon: $(OWN)/autogluon/.setup ## install the engine autogluon, in an environment of its own
 
 bench: $(VENV)/.setup ## run a scenario: SCENARIO=file (RESUME=run goes on with one)
 	@$(BIN)/harness run $(if $(RESUME),--resume $(RESUME),$(SCENARIO)) --results $(RESULTS)
@@ -34,6 +37,9 @@ lock: $(BIN)/uv ## write the lock files anew after pyproject.toml changed (UPGRA
 	@for group in setup dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade) --group $$group pyproject.toml \
 		--output-file requirements$$(test $$group = setup || echo -dev).lock || exit 1; done
+	@grep -oE '^(ray|pydantic)==[^ ]+' requirements.lock | $(BIN)/uv pip compile --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		$(if $(UPGRADE),--upgrade) --group autogluon - --output-file requirements-autogluon.lock
 
 report: $(VENV)/.setup ## make the report of a run anew: RUN=id
 	@$(BIN)/harness report $(RUN) --results $(RESULTS)
@@ -57,3 +63,9 @@ $(VENV)/.setup: $(BIN)/uv requirements.lock pyproject.toml
 
 $(VENV)/.setup-dev: $(VENV)/.setup requirements-dev.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock && touch $@
+
+# Libraries whose pins conflict with ours. Its last line makes it count as installed.
+$(OWN)/%/.setup: requirements-%.lock $(VENV)/.setup
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --no-build-isolation --editable . && touch $@

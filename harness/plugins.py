@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from harness.environments import how_to_install, is_installed
 from harness.errors import UsageError, did_you_mean
+from harness.ports import Foreign
 from harness.records.words import Scalar
 
 Kind = Literal["engines", "runtimes", "targets", "shapes", "exporters"]
@@ -32,7 +34,7 @@ class Plugin:
     summary: str
     """First line of its file's docstring."""
     missing: tuple[str, ...]
-    """Libraries it needs that are not installed; empty: it can be used."""
+    """What it needs that is not installed, libraries or an environment; empty: it can be used."""
     parameters: Mapping[str, object]
     """Its parameters with their defaults."""
 
@@ -85,6 +87,12 @@ def plugin(kind: Kind, name: str, parameters: Mapping[str, Scalar] | None = None
         raise UsageError(f"The {_singular(kind)} {name}: {error}.") from None
 
 
+def foreign(engine: str) -> Foreign | None:
+    """What an engine brings that has an environment of its own; None for one that shares ours."""
+    found: Foreign | None = getattr(_class_of(_module("engines", engine)), "foreign", None)
+    return found
+
+
 def bare_targets() -> frozenset[str]:
     """Names of the targets that serve nothing of ours."""
     return frozenset(name for name in names("targets") if _class_of(_module("targets", name)).bare)
@@ -116,11 +124,16 @@ def _class_of(module: ModuleType) -> Any:
 def _described(kind: Kind, name: str) -> Plugin:
     module = _module(kind, name)
     fields = dataclasses.fields(_class_of(module))
+    own = foreign(name) if kind == "engines" else None
+    if own is None:
+        missing = [library for library in module.REQUIRES if importlib.util.find_spec(library) is None]
+    else:
+        missing = [] if is_installed(own.environment) else [how_to_install(own.environment)]
     return Plugin(
         kind=kind,
         name=name,
         summary=(module.__doc__ or "").strip().partition("\n")[0].rstrip("."),
-        missing=tuple(library for library in module.REQUIRES if importlib.util.find_spec(library) is None),
+        missing=tuple(missing),
         parameters={field.name: field.default for field in fields if field.default is not dataclasses.MISSING},
     )
 

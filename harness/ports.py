@@ -28,6 +28,17 @@ Predictor = Callable[[Batch], Prediction]
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """An engine whose library has its own environment, and models that `space` does not know and nobody can serve."""
+
+    build: str
+    """What makes an unfitted model of a configuration, a signature and a problem, by import path; it fits and answers
+    as scikit-learn's pipelines do."""
+    environment: str
+    """Name of one of `harness.environments`; its workers run there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """What an engine is asked to solve. The table itself stays with the workers."""
 
@@ -43,6 +54,8 @@ class Problem:
     """Longest time of one trial; None: as long as the search has."""
     memory_bytes: int | None = None
     """Most memory of one trial; None: its share of what its machine has free."""
+    foreign: Foreign | None = None
+    """Whose models are fitted, and where; None: those of `space`, in our own environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,8 @@ class Fleet(Protocol):
 class Engine(Protocol):
     """Searches for configurations. Seeded, and deterministic: what it proposes follows from the seed and from what it
     was told since it was asked first. So a search that was interrupted goes on by telling it the same again.
+
+    One whose library cannot share our environment has a class attribute `foreign`.
     """
 
     def search(self, problem: Problem, fleet: Fleet) -> Iterator[Finished]:

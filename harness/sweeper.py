@@ -57,6 +57,11 @@ def swept(prefix: str) -> Iterator[Path]:
         sweeper.wait()
 
 
+def swept_place() -> str:
+    """The folder of the block that this process was started inside; the system's temporary one where there is none."""
+    return os.environ.get(_MARK) or tempfile.gettempdir()
+
+
 def sweep(folder: Path) -> None:
     """End every process that belongs to `folder`, and remove it."""
     grace_s = GRACE_S

@@ -18,7 +18,7 @@ from harness.errors import NotConvertibleError
 from harness.pipeline.inputs import Searched
 from harness.pipeline.under_load import asked, walked_under_load
 from harness.pipeline.work import CellFailedError, Told, Work, blamed_on
-from harness.plugins import plugin
+from harness.plugins import foreign, plugin
 from harness.ports import Predictor, Problem, Servable, Target
 from harness.process import refuse_gone
 from harness.records.candidate import Candidate, Check, Configuration, Trial
@@ -65,6 +65,11 @@ REFIT_PATIENCE = 4.0
 """A refit may take so long, and so many times as long as a search: it fits twice, on more rows than a fold has."""
 
 _SAMPLE_ROWS = 10
+
+_FOREIGN = (
+    "the models of {} exist in its own environment only, so there is none to serve; its trials compare with those of "
+    "the other engines"
+)
 
 
 def search_cell(work: Work, cell: Cell, fleet: SearchFleet, problem: Problem) -> Told:
@@ -140,6 +145,8 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
         if origin == BASELINE
         else _best_of(work.database.ledger(), metric, engine=origin)
     )
+    if origin != BASELINE and foreign(origin) is not None:
+        raise CellFailedError(Cause.NOT_CONVERTIBLE, _FOREIGN.format(origin))
     started_s = work.clock.monotonic_s()
     with _blamed_on_the_model():
         pipeline = fit_candidate(configuration, table, seed)

@@ -5,9 +5,12 @@ failure with its cause, never an exception. It knows no limits: `stages.supervis
 ended from outside.
 """
 
+import importlib
 import math
 import os
+import pkgutil
 import signal
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +24,11 @@ from harness.clock import SystemClock
 from harness.errors import UsageError
 from harness.ports import Problem, Proposal, SklearnPipeline
 from harness.records.candidate import Configuration, Evaluated, Signature
+from harness.records.rows import Batch
 from harness.records.run import Cause, Failure
 from harness.space.build import build, estimator_class
 from harness.space.families import families_for
+from harness.space.preprocess import to_frame
 from harness.space.score import predict, score
 
 if TYPE_CHECKING:
@@ -41,11 +46,14 @@ class NonfiniteScoreError(ValueError):
 
 
 class Fitter:
-    """Fits and scores on one table, one proposal at a time."""
+    """Fits and scores on one table, one proposal at a time.
 
-    def __init__(self, worker: int, frame: "pd.DataFrame", target: NDArray[Any], signature: Signature) -> None:
+    Rows come as a frame, or as a batch where another pandas than ours is to make the frame.
+    """
+
+    def __init__(self, worker: int, rows: "pd.DataFrame | Batch", target: NDArray[Any], signature: Signature) -> None:
         self.worker = worker
-        self._frame = frame
+        self._frame = to_frame(rows, signature.columns) if isinstance(rows, Batch) else rows
         self._target = target
         self._signature = signature
         self._clock = SystemClock()
@@ -54,9 +62,14 @@ class Fitter:
         self._fit_s = 0.0
 
     def start(self, problem: Problem, folds: tuple[Fold, ...]) -> None:
-        """Take up a problem. Imports its families' libraries now, so that no trial pays for it."""
+        """Take up a problem. Imports the libraries of its models now, so that no trial pays for it."""
         self._problem = problem
         self._folds = folds
+        if problem.foreign is not None:
+            made_by = pkgutil.resolve_name(problem.foreign.build)
+            for library in sys.modules[made_by.__module__].REQUIRES:
+                importlib.import_module(library)
+            return
         for family in families_for(problem.task, problem.families):
             estimator_class(family, problem.task)
 
@@ -122,6 +135,9 @@ class Fitter:
         return np.sort(shuffled[np.concatenate([first, rest])[: max(count, len(first))]])
 
     def _build(self, configuration: Configuration) -> SklearnPipeline:
+        foreign = self._asked.foreign
+        if foreign is not None:
+            return pkgutil.resolve_name(foreign.build)(configuration, self._signature, self._asked)
         return build(configuration, self._signature, self._asked.seed)
 
     def _score(self, pipeline: SklearnPipeline, rows: NDArray[np.intp]) -> float:

@@ -14,10 +14,12 @@ from typing import Any
 
 import harness
 from harness.clock import Clock
+from harness.environments import interpreter
 from harness.errors import InfrastructureError
 from harness.ports import Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated
 from harness.records.run import Cause, Failure
+from harness.space.preprocess import to_batch
 from harness.stages.data import Table
 from harness.stages.fleet import Done, Ready
 from harness.stages.supervisor import FITTER
@@ -65,13 +67,11 @@ class RayWorkers:
         self.count = count
         self._patience_s = patience_s
         self.clock = clock
-        target = table.target[table.train]
-        frame = table.frame.iloc[table.train].reset_index(drop=True)
-        # As bytes: only a worker's supervisor makes a table of them again.
-        rows = pickle.dumps((frame, target, table.signature), protocol=5)
-        self._holds = (ray.put(rows), ray.put(pickle.dumps(target, protocol=5)), fitter)
-        options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0}
-        self._actor_class: Any = ray.remote(**options)(Worker)
+        self._table = table
+        self._target = ray.put(pickle.dumps(table.target[table.train], protocol=5))
+        self._rows: dict[bool, Any] = {}
+        self._fitter = fitter
+        self._environment: str | None = None
         self._actors: dict[int, Any] = {}
         self._starting: dict[Any, int] = {}
         self._running: dict[Any, tuple[int, int, Proposal, float]] = {}
@@ -84,18 +84,23 @@ class RayWorkers:
 
         self._lost = 0
         self._task = (problem, ray.put(folds), self.count)
+        environment = problem.foreign.environment if problem.foreign else None
+        if environment != self._environment:
+            self.close()
+            self._environment = environment
         for worker in range(self.count):
             if worker not in self._actors:
-                self._actors[worker] = self._actor_class.remote(worker, *self._holds)
+                self._actors[worker] = self._actor(worker)
         self._starting = {actor.start.remote(*self._task): worker for worker, actor in self._actors.items()}
         try:
             ray.get(list(self._starting), timeout=self._patience_s)
             versions = ray.get([actor.version.remote() for actor in self._actors.values()])
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
+            also = f", or look whether each node has {interpreter(environment)}" if environment else ""
             raise InfrastructureError(
                 f"Ray did not start {self.count} search workers within {self._patience_s:g} s ({free:g} CPUs "
-                "are free): lower `search.workers`, or bring more cores; then resume the run."
+                f"are free): lower `search.workers`, or bring more cores{also}; then resume the run."
             ) from None
         except ray.exceptions.RayError as error:
             raise InfrastructureError(f"A search worker died while it started: {_told(error)}.") from error
@@ -177,6 +182,29 @@ class RayWorkers:
         for worker in list(self._actors):
             self._kill(worker)
 
+    def _actor(self, worker: int) -> Any:
+        """A new actor, in the environment of the problem."""
+        import ray
+
+        options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0}
+        if self._environment is not None:
+            options["runtime_env"] = {"py_executable": str(interpreter(self._environment))}
+        made: Any = ray.remote(**options)(Worker)
+        return made.remote(worker, self._rows_there(), self._target, self._fitter)
+
+    def _rows_there(self) -> Any:
+        """The training rows in Ray's store, as bytes: only a worker's supervisor makes a table of them again."""
+        import ray
+
+        table, foreign = self._table, self._environment is not None
+        if foreign not in self._rows:
+            frame = table.frame.iloc[table.train].reset_index(drop=True)
+            # A pickled frame is read by the pandas that wrote it.
+            rows = to_batch(frame, table.signature.columns) if foreign else frame
+            target = table.target[table.train]
+            self._rows[foreign] = ray.put(pickle.dumps((rows, target, table.signature), protocol=5))
+        return self._rows[foreign]
+
     def _started(self, call: Any) -> list[Done | Ready]:
         import ray
 
@@ -196,7 +224,7 @@ class RayWorkers:
         self._lost += 1
         if not ray.is_initialized():
             return
-        self._actors[worker] = self._actor_class.remote(worker, *self._holds)
+        self._actors[worker] = self._actor(worker)
         self._starting[self._actors[worker].start.remote(*self._task)] = worker
 
     def _kill(self, worker: int) -> None:

@@ -6,6 +6,7 @@ engine is told of it; the best of them, and its pipeline fitted on all training 
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from threadpoolctl import threadpool_limits
 
@@ -30,7 +31,7 @@ def search(
     `history` are the trials that an interrupted search has left, in their order: they are not recorded again. Raises
     InfrastructureError where workers keep dying, UsageError where the table is too small for the folds.
     """
-    fleet.start(problem, history)
+    fleet.start(replace(problem, foreign=getattr(engine, "foreign", None)), history)
     trials = list(history)
     for finished in engine.search(problem, fleet):
         if finished.is_known:
