@@ -30,7 +30,7 @@ from harness.records.load import (
 from harness.records.refit import PredictTime, Refit
 from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Roofline, Run
 from harness.records.scenario import Scenario
-from harness.records.table import TableEntry
+from harness.records.table import DataCheck, TableEntry
 from harness.records.words import BASELINE, DUMMY, Metric
 
 REST_S = 0.002
@@ -136,6 +136,10 @@ def table_entry(name: str, source: str, metric: Metric = "roc_auc") -> TableEntr
         holdout_rows=143,
         columns={"number": 30},
         sha256="c" * 64,
+        checks=(
+            DataCheck(name="class_balance", verdict="pass", value=0.6, bound=0.2, detail="The classes are even."),
+            DataCheck(name="constant_column", column="zero", verdict="warn", value=1.0, bound=0.0, detail="It is 0."),
+        ),
     )
 
 

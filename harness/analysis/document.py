@@ -6,7 +6,7 @@ which the exporters turn into bytes. The same records give the same document.
 
 from collections.abc import Iterator
 
-from harness.analysis import comparison_tables, growth_tables, load_tables, tables
+from harness.analysis import comparison_tables, data_tables, growth_tables, load_tables, tables
 from harness.analysis.drawable import Picture
 from harness.analysis.findings import Findings
 from harness.analysis.omission import omission
@@ -67,6 +67,7 @@ def _sections(found: Findings) -> Iterator[Section]:
             _drawn(*comparison_pictures.of_comparison(found, found.ranking)),
             _filled(*comparison_tables.of_comparison(found, found.ranking)),
         )
+    yield from _data(found)
     if "candidate" in kinds:
         yield Section(
             "Candidates",
@@ -89,6 +90,14 @@ def _sections(found: Findings) -> Iterator[Section]:
     failures = tables.failures(found)
     yield Section("Failures", () if failures.rows else ("Nothing failed.",), tables=_filled(failures))
     yield Section("Machine and method", tuple(_method(found)), tables=_filled(tables.host(found)))
+
+
+def _data(found: Findings) -> Iterator[Section]:
+    """What the tables hold, and whether anything was found in them; nothing where there are none."""
+    if found.ledger.tables:
+        verdicts = {check.verdict for entry in found.ledger.tables for check in entry.checks}
+        words = ("No check of the data found anything to warn of.",) if verdicts == {"pass"} else ()
+        yield Section("Data", words, tables=_filled(data_tables.read(found), data_tables.checks(found)))
 
 
 def _served(found: Findings) -> Iterator[Section]:
@@ -181,7 +190,27 @@ def _warnings(found: Findings) -> Iterator[str]:
             f"The load generator and the servers shared cores ({cores}): capacities are lower, and latencies higher, "
             "than the servers alone would show."
         )
-    workers = [worker for entry in ledger.steps if not entry.step.users for worker in entry.generator.workers]
+    yield from _data_warnings(found)
+    yield from found.ranking.warnings if found.ranking else ()
+    yield from _load_warnings(found)
+    failed = sum(result.failure is not None for result in ledger.results)
+    if failed:
+        yield f"{failed} of {len(ledger.plan)} cells failed; the failures are listed with their causes."
+    lost = sum(trial.evaluated.failure is not None for trial in ledger.trials)
+    if lost:
+        yield f"{lost} of {len(ledger.trials)} trials failed; they count in no score."
+
+
+def _data_warnings(found: Findings) -> Iterator[str]:
+    for entry in found.ledger.tables:
+        for verdict, words in (("fail", "failed and were accepted"), ("warn", "warn")):
+            names = dict.fromkeys(check.name.replace("_", " ") for check in entry.checks if check.verdict == verdict)
+            if names:
+                yield f"Checks of the table {entry.name} {words}: {', '.join(names)}. Data says what to do."
+
+
+def _load_warnings(found: Findings) -> Iterator[str]:
+    workers = [worker for entry in found.ledger.steps if not entry.step.users for worker in entry.generator.workers]
     if any(worker.timer == "spin" for worker in workers):
         yield (
             "This system has no timers that the load generator can wait with to a fraction of a millisecond, so it "
@@ -191,7 +220,6 @@ def _warnings(found: Findings) -> Iterator[str]:
         omitted = omission([result for result in found.results if result.cell == served.cell])
         if omitted is not None:
             yield f"{found.label(served.cell)}: {omitted}"
-    yield from found.ranking.warnings if found.ranking else ()
     cell = found.recommended_cell
     if cell is not None and cell.rate.value is not None:
         for warning in cell.rate.warnings:
@@ -202,12 +230,6 @@ def _warnings(found: Findings) -> Iterator[str]:
     warned = sum(bool(result.warnings) for result in found.results)
     if warned:
         yield f"{warned} of {len(found.results)} steps carry a warning of their own; the tables of steps print them."
-    failed = sum(result.failure is not None for result in ledger.results)
-    if failed:
-        yield f"{failed} of {len(ledger.plan)} cells failed; the failures are listed with their causes."
-    lost = sum(trial.evaluated.failure is not None for trial in ledger.trials)
-    if lost:
-        yield f"{lost} of {len(ledger.trials)} trials failed; they count in no score."
 
 
 def _method(found: Findings) -> Iterator[str]:

@@ -20,6 +20,7 @@ from harness.records.words import EXTERNAL, Metric
 from harness.space.families import families_for
 from harness.space.score import default_metric, refuse_unfit
 from harness.stages.data import Table, load_table
+from harness.stages.data_checks import data_checks, refuse_failed
 from harness.stages.load.locust_users import refuse_unusable
 from harness.stages.payload import Requests, head_of, read_requests
 from harness.stages.probe import first_answer, inputs_of
@@ -50,10 +51,14 @@ class Searched:
             memory_bytes=self.search.memory_bytes,
         )
 
-    @property
-    def entry(self) -> TableEntry:
-        """The table, for the record."""
+    def checked(self) -> TableEntry:
+        """The table with its checks, for the record.
+
+        Raises UsageError where one fails and the plan does not accept it.
+        """
         signature = self.table.signature
+        checks = data_checks(self.table, self.data, self.search.folds)
+        refuse_failed(checks, self.data)
         return TableEntry(
             name=str(self.data.name),
             source=self.data.source,
@@ -64,6 +69,7 @@ class Searched:
             holdout_rows=len(self.table.holdout),
             columns=dict(Counter(column.kind for column in signature.columns)),
             sha256=self.table.sha256,
+            checks=checks,
         )
 
 

@@ -100,6 +100,7 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
     if around.isolated:
         refuse_outside(plan)
     inputs = read_inputs(scenario, brought.folder)
+    tables = [searched.checked() for searched in inputs.searched]
     host = fingerprint()
     roofline = read_roofline(around.results, host)
     _refuse_beyond(plan, roofline)
@@ -121,7 +122,6 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
 
         def fill(made: RunFolder) -> None:
             write_atomically(made.scenario, brought.text.encode())
-            tables = [searched.entry for searched in inputs.searched]
             Database.create(made.database, run, host, scenario, tables, plan.cells).close()
 
         folder = new_run(around.results, run.id, fill)

@@ -84,7 +84,7 @@ def simulate(
 
         def fill(made: RunFolder) -> None:
             write_atomically(made.scenario, text.encode())
-            entries = [one.entry for one in searched]
+            entries = [entry for entry in source.tables if entry.name in {one.data.name for one in searched}]
             # A simulation has no candidates, so there is nothing to serve, to check or to gate.
             only = Scenario(question=scenario.question, data=scenario.data, search=scenario.search)
             Database.create(made.database, run, fingerprint(), only, entries, plan).close()

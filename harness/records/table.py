@@ -132,6 +132,20 @@ def _in_a_name(value: Scalar) -> str:
     return re.sub(r"[^a-z0-9_.-]+", "-", str(value).lower()).strip("-")[:60]
 
 
+class DataCheck(Frozen):
+    """One verdict on a table; `fail` keeps it out of the search unless the plan accepts it."""
+
+    name: DataCheckName
+    column: str | None = None
+    """The column it speaks of; None: the whole table."""
+    verdict: Literal["pass", "warn", "fail"]
+    value: float | None = None
+    bound: float | None = None
+    """What `value` was held against."""
+    detail: str
+    """One sentence or two for the reader: what was found, and what to do about it."""
+
+
 class TableEntry(Frozen):
     """A table as it was read."""
 
@@ -147,19 +161,5 @@ class TableEntry(Frozen):
     columns: dict[str, int]
     """Number of columns by kind."""
     sha256: str
-
-
-class DataCheck(Frozen):
-    """One verdict on a table; `fail` keeps it out of the search unless the plan accepts it."""
-
-    table: str
-    """The source of the table."""
-    name: DataCheckName
-    column: str | None = None
-    """The column it speaks of; None: the whole table."""
-    verdict: Literal["pass", "warn", "fail"]
-    value: float | None = None
-    bound: float | None = None
-    """What `value` was held against."""
-    detail: str
-    """One sentence or two for the reader: what was found, and what to do about it."""
+    checks: tuple[DataCheck, ...] = ()
+    """What it was put through before any search."""

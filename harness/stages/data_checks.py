@@ -8,17 +8,16 @@ Schema, constant and duplicate columns and shared rows are looked for in everyth
 sample of the training rows, which the detail gives the size of.
 """
 
-import functools
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import UsageError
-from harness.records.table import ColumnPlan, DataCheck, DataPlan
+from harness.records.table import ColumnPlan, DataCheck, DataCheckName, DataPlan
 from harness.records.words import ColumnKind
 from harness.stages.column_signal import FOREST_ROWS, ROWS, Encoded, encoded, label_noise, leaking_columns
 from harness.stages.data import Table
@@ -51,22 +50,19 @@ NAMED = 20
 
 SCHEMA_COLUMNS = 1_000
 
-_Row = Callable[..., DataCheck]
-
 
 def data_checks(table: Table, plan: DataPlan, folds: int) -> tuple[DataCheck, ...]:
     """Every check, in a fixed order."""
-    row = functools.partial(DataCheck, table=plan.name or plan.source)
     sample = encoded(table)
     return (
-        *_schema(table, plan, row),
-        *_constant(table, row),
-        *_duplicates(table, row),
-        _shared_rows(table, row),
-        *_leaks(sample, row),
-        *_balance(table, row),
-        _noise(sample, row),
-        _rows_per_fold(table, folds, row),
+        *_schema(table, plan),
+        *_constant(table),
+        *_duplicates(table),
+        _shared_rows(table),
+        *_leaks(sample),
+        *_balance(table),
+        _noise(sample),
+        _rows_per_fold(table, folds),
     )
 
 
@@ -84,7 +80,7 @@ def refuse_failed(checks: Sequence[DataCheck], plan: DataPlan) -> None:
     raise UsageError(f"The table {plan.name or plan.source} failed its checks: {told}{way}")
 
 
-def _schema(table: Table, plan: DataPlan, row: _Row) -> Iterator[DataCheck]:
+def _schema(table: Table, plan: DataPlan) -> Iterator[DataCheck]:
     import pandera.pandas as pandera
 
     kinds = {column.name: column.kind for column in table.signature.columns}
@@ -108,10 +104,10 @@ def _schema(table: Table, plan: DataPlan, row: _Row) -> Iterator[DataCheck]:
             failed[str(name)] = f"breaks `{check}` in {len(cases):,} of {len(table.frame):,} rows{where}"
     for name, what in failed.items():
         advice = f"Mend the table, or what `[data.columns.{name}]` says of it."
-        yield row(name="schema", column=name, verdict="fail", detail=f"The column {name!r} {what}. {advice}")
+        yield DataCheck(name="schema", column=name, verdict="fail", detail=f"The column {name!r} {what}. {advice}")
     if not failed:
         expected = f", {len(plan.columns)} of them under [data.columns]" if plan.columns else ""
-        yield row(
+        yield DataCheck(
             name="schema",
             verdict="pass",
             detail=f"The values of {len(looked_at):,} of {len(kinds):,} columns are of their kinds{expected}.",
@@ -136,7 +132,7 @@ def _pandera_column(kind: ColumnKind, wanted: ColumnPlan) -> Any:
     return pandera.Column(types[kind], checks, nullable=True)
 
 
-def _constant(table: Table, row: _Row) -> Iterator[DataCheck]:
+def _constant(table: Table) -> Iterator[DataCheck]:
     train = table.frame.iloc[table.train]
     found = [str(name) for name in train.columns if _is_constant(train[name])]
     advice = "Nothing can be learned from it, and every request carries it: leave it out with `data.drop`."
@@ -144,7 +140,6 @@ def _constant(table: Table, row: _Row) -> Iterator[DataCheck]:
         "constant_column",
         [(name, f"The column {name!r} has one value in all training rows. {advice}") for name in found],
         f"None of {train.shape[1]:,} columns has a single value.",
-        row,
     )
 
 
@@ -153,7 +148,7 @@ def _is_constant(values: "pd.Series[Any]") -> bool:
     return bool(values.isna().all() if pd.isna(first) else (values == first).all())
 
 
-def _duplicates(table: Table, row: _Row) -> Iterator[DataCheck]:
+def _duplicates(table: Table) -> Iterator[DataCheck]:
     seen: dict[bytes, str] = {}
     found = []
     advice = "Both say the same: leave one out with `data.drop`."
@@ -171,10 +166,10 @@ def _duplicates(table: Table, row: _Row) -> Iterator[DataCheck]:
         if key in seen:
             found.append((column.name, f"The column {column.name!r} is a copy of {seen[key]!r}. {advice}"))
         seen.setdefault(key, column.name)
-    yield from _per_column("duplicate_column", found, f"No two of {table.frame.shape[1]:,} columns are the same.", row)
+    yield from _per_column("duplicate_column", found, f"No two of {table.frame.shape[1]:,} columns are the same.")
 
 
-def _shared_rows(table: Table, row: _Row) -> DataCheck:
+def _shared_rows(table: Table) -> DataCheck:
     hashes = pd.util.hash_pandas_object(table.frame, index=False).to_numpy()
     shared = np.isin(hashes[table.holdout], hashes[table.train])
     share = float(shared.mean())
@@ -190,7 +185,7 @@ def _shared_rows(table: Table, row: _Row) -> DataCheck:
             f"{told}, and by chance next to none would: a model may look them up. Remove the copies, or name what they "
             'are copies of as `data.group`, with split = "grouped".'
         )
-    return row(name="shared_rows", verdict=verdict, value=share, bound=SHARED_FAILS, detail=detail)
+    return DataCheck(name="shared_rows", verdict=verdict, value=share, bound=SHARED_FAILS, detail=detail)
 
 
 def _alike_by_chance(table: Table) -> float:
@@ -205,13 +200,13 @@ def _alike_by_chance(table: Table) -> float:
     return 1 - (1 - alike) ** len(table.train)
 
 
-def _leaks(sample: Encoded, row: _Row) -> Iterator[DataCheck]:
+def _leaks(sample: Encoded) -> Iterator[DataCheck]:
     skills = leaking_columns(sample)
     looked = f"{len(skills):,} of {sample.columns:,} columns, {len(sample.target):,} rows"
     found = sorted(((skill, name) for name, skill in skills.items() if skill >= LEAK_WARNS), reverse=True)
     for skill, name in found[:NAMED]:
         verdict, bound = ("fail", LEAK_FAILS) if skill >= LEAK_FAILS else ("warn", LEAK_WARNS)
-        yield row(
+        yield DataCheck(
             name="leaking_column",
             column=name,
             verdict=verdict,
@@ -226,10 +221,10 @@ def _leaks(sample: Encoded, row: _Row) -> Iterator[DataCheck]:
         detail = (
             f"No column alone predicts the target too well; the best, {name!r}, has a skill of {best:.2f} ({looked})."
         )
-        yield row(name="leaking_column", verdict="pass", value=best, bound=LEAK_WARNS, detail=detail)
+        yield DataCheck(name="leaking_column", verdict="pass", value=best, bound=LEAK_WARNS, detail=detail)
 
 
-def _balance(table: Table, row: _Row) -> Iterator[DataCheck]:
+def _balance(table: Table) -> Iterator[DataCheck]:
     classes = table.signature.classes
     if not classes:
         return  # amounts have no classes
@@ -239,7 +234,7 @@ def _balance(table: Table, row: _Row) -> Iterator[DataCheck]:
     told = f"The rarest class, {label!r}, has {counts.min():,} of {counts.sum():,} rows"
     low = value < BALANCE_WARNS
     advice = ": accuracy says little of it; choose roc_auc or log_loss as `search.metric`." if low else "."
-    yield row(
+    yield DataCheck(
         name="class_balance",
         verdict="warn" if low else "pass",
         value=value,
@@ -248,7 +243,7 @@ def _balance(table: Table, row: _Row) -> Iterator[DataCheck]:
     )
 
 
-def _noise(sample: Encoded, row: _Row) -> DataCheck:
+def _noise(sample: Encoded) -> DataCheck:
     value = label_noise(sample)
     rows = min(len(sample.target), FOREST_ROWS)
     if sample.rows.task == "regression":
@@ -265,12 +260,12 @@ def _noise(sample: Encoded, row: _Row) -> DataCheck:
         )
     warns = value > bound
     advice = " Look at how the target was made before more is spent on models." if warns else ""
-    return row(
+    return DataCheck(
         name="label_noise", verdict="warn" if warns else "pass", value=value, bound=bound, detail=detail + advice
     )
 
 
-def _rows_per_fold(table: Table, folds: int, row: _Row) -> DataCheck:
+def _rows_per_fold(table: Table, folds: int) -> DataCheck:
     rows = table.training
     classes = len(table.signature.classes)
     bound = float(CLASS_ROWS_PER_FOLD if classes else ROWS_PER_FOLD)
@@ -279,7 +274,7 @@ def _rows_per_fold(table: Table, folds: int, row: _Row) -> DataCheck:
             warnings.simplefilter("ignore")
             found = fold_rows(rows, folds, seed=0)
     except UsageError as error:
-        return row(name="rows_per_fold", verdict="fail", bound=bound, detail=str(error))
+        return DataCheck(name="rows_per_fold", verdict="fail", bound=bound, detail=str(error))
     of = "of the rarest class " if classes else ""
     counts = [
         int(np.bincount(rows.target[held], minlength=classes).min()) if classes else len(held) for _, held in found
@@ -289,7 +284,7 @@ def _rows_per_fold(table: Table, folds: int, row: _Row) -> DataCheck:
     advice = (
         ", too few for a score that a row or two do not move: lower `search.folds`, or bring more." if warns else "."
     )
-    return row(
+    return DataCheck(
         name="rows_per_fold",
         verdict="warn" if warns else "pass",
         value=float(least),
@@ -298,9 +293,11 @@ def _rows_per_fold(table: Table, folds: int, row: _Row) -> DataCheck:
     )
 
 
-def _per_column(name: str, found: Sequence[tuple[str, str]], passed: str, row: _Row) -> Iterator[DataCheck]:
+def _per_column(name: DataCheckName, found: Sequence[tuple[str, str]], passed: str) -> Iterator[DataCheck]:
     for place, (column, detail) in enumerate(found[:NAMED]):
         more = f" {len(found) - NAMED} more are like it." if place == NAMED - 1 and len(found) > NAMED else ""
-        yield row(name=name, column=column, verdict="warn", value=float(len(found)), bound=0.0, detail=detail + more)
+        yield DataCheck(
+            name=name, column=column, verdict="warn", value=float(len(found)), bound=0.0, detail=detail + more
+        )
     if not found:
-        yield row(name=name, verdict="pass", value=0.0, bound=0.0, detail=passed)
+        yield DataCheck(name=name, verdict="pass", value=0.0, bound=0.0, detail=passed)

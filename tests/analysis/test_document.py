@@ -44,6 +44,7 @@ def test_a_whole_run_has_every_section_chart_and_table(whole_document: Document)
     assert charts(found) == {"candidates", "open_load", "latency_tail", "closed_load", "micro", "search"}
     assert [section.title for section in found.sections] == [
         "Gates",
+        "Data",
         "Candidates",
         "Served under open load",
         "The tail of the latency",
@@ -54,6 +55,16 @@ def test_a_whole_run_has_every_section_chart_and_table(whole_document: Document)
         "Machine and method",
     ]
     assert found.verdict.answer is Answer.PASS
+
+
+def test_what_the_checks_of_a_table_found_is_a_warning_and_comes_first_in_its_table(whole_document: Document) -> None:
+    warned = "Checks of the table breast_cancer warn: constant column. Data says what to do."
+    assert warned in whole_document.warnings
+    rows = tables(whole_document)["data_checks"].rows
+    assert [row[:4] for row in rows] == [
+        ("breast_cancer", "constant_column", "warn", "zero"),
+        ("breast_cancer", "class_balance", "pass", None),
+    ]
 
 
 def test_keys_of_tables_and_charts_are_unique_and_rows_fit_their_fields(whole_document: Document) -> None:

@@ -67,7 +67,7 @@ def recorded(scenario: Path, results: Path, run_id: str = "real", seconds: float
         started_utc="2026-01-01T00:00:00Z",
     )
     rng, families = np.random.default_rng(3), families_for("multiclass", ("logistic", "knn"))
-    with Database.create(folder.database, run, fingerprint(), read, [searched.entry], plan) as database:
+    with Database.create(folder.database, run, fingerprint(), read, [searched.checked()], plan) as database:
         for cell in plan:
             database.begin(cell)
             for number in range(40):
