@@ -1,9 +1,9 @@
 """Nothing stays behind: a folder of our own, and every process that was started for it, are gone when we are.
 
-In: the beginning of a folder's name. Out: `swept`, a block with a new temporary folder. However the block ends, also by
-SIGKILL, a small process of ours outlives it, ends what was started inside (known by a mark in its environment, which
-children inherit, or by writing to a file of the folder), and removes the folder. Ray needs it: its agents idle for a
-minute after their driver was killed.
+In: the beginning of a folder's name. Out: `swept`, a block with a new temporary folder, and `swept_place`, where who is
+inside puts what is to go with it. However the block ends, also by SIGKILL, a small process of ours outlives it, ends
+what was started inside (known by a mark in its environment, which children inherit, or by writing to a file of the
+folder), and removes the folder. Ray needs it: its agents idle for a minute after their driver was killed.
 """
 
 import contextlib

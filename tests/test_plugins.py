@@ -2,12 +2,16 @@
 
 import dataclasses
 import importlib.util
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.cli.main import main
 from harness.errors import UsageError
-from harness.plugins import KINDS, Kind, installed, inventory, names, plugin, plugin_class
+from harness.plugins import KINDS, Kind, foreign, installed, inventory, names, plugin, plugin_class
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -16,7 +20,9 @@ def test_every_file_in_a_plug_in_folder_is_a_plug_in(kind: Kind) -> None:
     assert [one.name for one in found] == list(names(kind))
     for one in found:
         assert one.summary
-        assert one.missing == ()  # everything is installed where the tests run
+        if kind == "engines" and foreign(one.name) is not None:
+            continue  # what is beside our environment need not be there
+        assert one.missing == ()  # everything else is installed where the tests run
         parameters = {"url": "http://127.0.0.1:1", "model": "m"} if one.name == "external" else {}
         assert dataclasses.is_dataclass(plugin(kind, one.name, parameters))
 
@@ -67,3 +73,18 @@ def test_a_missing_library_is_told_and_not_met_as_an_import_error(monkeypatch: p
     assert "flaml_search" not in installed("engines")
     with pytest.raises(UsageError, match="flaml_search is not installed here: it needs flaml"):
         plugin_class("engines", "flaml_search")
+
+
+def test_a_missing_environment_is_told_with_the_target_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert "autogluon" not in installed("engines")
+    main(["list", "engines"])
+    assert "autogluon      not installed: needs an environment of its own (`make autogluon`)" in capsys.readouterr().out
+    main(["list", "engines", "--json"])
+    listed = {one["name"]: one["missing"] for one in json.loads(capsys.readouterr().out)}
+    assert listed["autogluon"] == ["an environment of its own (`make autogluon`)"]
+    assert listed["random_search"] == []
+    with pytest.raises(UsageError, match=r"autogluon is not installed here: it needs an environment of its own"):
+        plugin_class("engines", "autogluon")

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 REQUIRES = ("autogluon.tabular",)
 
-_PORTFOLIOS = ("default", "light", "very_light", "zeroshot")
-"""AutoGluon's own names, what it does unasked first."""
+PORTFOLIOS = ("default", "light", "zeroshot")
+"""AutoGluon's own names, what it does unasked first. `very_light` has no forests: most parts of it would be empty."""
 
-_KINDS = ("GBM", "RF", "XT")
+KINDS = ("GBM", "RF", "XT")
 """Kinds of models whose libraries are in its environment: LightGBM, random forests, extra trees."""
 
 _FIT_SHARE = 0.8
@@ -70,10 +70,10 @@ def build(configuration: Configuration, signature: Signature, problem: Problem) 
 
 
 def _configurations(seed: int) -> list[Configuration]:
-    parts = [part for size in range(len(_KINDS), 0, -1) for part in itertools.combinations(_KINDS, size)]
+    parts = [part for size in range(len(KINDS), 0, -1) for part in itertools.combinations(KINDS, size)]
     first, *others = [
         {FAMILY: "autogluon", "portfolio": portfolio, "kinds": "+".join(part)}
-        for portfolio in _PORTFOLIOS
+        for portfolio in PORTFOLIOS
         for part in parts
     ]
     return [first, *(others[position] for position in np.random.default_rng(seed).permutation(len(others)))]

@@ -67,8 +67,8 @@ REFIT_PATIENCE = 4.0
 _SAMPLE_ROWS = 10
 
 _FOREIGN = (
-    "the models of {} exist in its own environment only, so there is none to serve; its trials compare with those of "
-    "the other engines"
+    "the models of {} exist in its own environment only, so there is none to serve; its scores are on the same folds "
+    "as those of the other engines"
 )
 
 

@@ -103,6 +103,14 @@ def test_a_model_that_does_not_predict_is_a_failed_cell(work, monkeypatch):
         micro_cell(work, CELL)
 
 
+def test_an_engine_with_an_environment_of_its_own_leaves_no_candidate_and_says_so(work, monkeypatch):
+    monkeypatch.setattr(room, "_best_of", lambda *searched: ({"family": "autogluon"}, 0.9))
+    cell = CELL.model_copy(update={"candidate": "autogluon"})
+    with pytest.raises(CellFailedError, match="exist in its own environment only") as caught:
+        candidate_cell(work, cell)
+    assert caught.value.cause is Cause.NOT_CONVERTIBLE
+
+
 def test_a_runtime_whose_export_raises_is_a_reason_and_costs_no_other(work, monkeypatch):
     def export(*given):
         raise RuntimeError("out\nof order")

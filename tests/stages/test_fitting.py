@@ -16,6 +16,7 @@ from harness.ports import Problem, Proposal, SklearnPipeline
 from harness.records.candidate import Configuration
 from harness.records.run import Cause
 from harness.records.table import DataPlan
+from harness.space.preprocess import to_batch
 from harness.stages.data import load_table
 from harness.stages.fitting import FEWEST_ROWS, Fitter
 from harness.stages.split import fold_rows
@@ -46,6 +47,13 @@ def test_scores_are_those_of_scikit_learn_on_the_same_folds() -> None:
     assert evaluated.failure is None
     assert evaluated.worker == 7
     assert evaluated.duration_s > 0
+
+
+def test_a_batch_of_rows_gives_the_scores_of_the_frame() -> None:
+    batch = Fitter(7, to_batch(FRAME, TABLE.signature.columns), TARGET, TABLE.signature)
+    batch.start(PROBLEM, FOLDS)
+    proposal = Proposal({"family": "logistic", "C": 0.5})
+    assert batch.evaluate(proposal).fold_scores == fitter().evaluate(proposal).fold_scores
 
 
 def test_the_same_configuration_gets_the_same_scores() -> None:

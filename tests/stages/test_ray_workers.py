@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import ray
 
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError
-from harness.ports import Finished, Problem, Proposal, Workbench
+from harness.ports import Finished, Foreign, Problem, Proposal, Workbench
 from harness.ray_session import ray_session
 from harness.records.candidate import Configuration, Evaluated
 from harness.records.run import Cause
@@ -85,7 +86,7 @@ def test_real_configurations_are_scored_by_real_workers(session: None, table: Ta
 
 def test_workers_that_find_no_place_are_waited_for_and_then_told(session: None, table: Table) -> None:
     with ray_workers(table, 3, SystemClock(), patience_s=4.0) as workers:  # one more than the session has CPUs
-        fleet = SearchFleet(workers, table.target[table.train])
+        fleet = SearchFleet(workers, table.training)
         with pytest.raises(InfrastructureError, match=r"not start 3 search workers within 4 s \(0 CPUs are free\)"):
             fleet.start(problem())
 
@@ -94,6 +95,23 @@ def test_a_node_with_another_harness_is_told(fleet: SearchFleet, monkeypatch: py
     monkeypatch.setattr("harness.__version__", "0.0.9")  # here; the workers have theirs
     with pytest.raises(InfrastructureError, match=r"has harness .*, and this is 0\.0\.9: install the same everywhere"):
         fleet.start(problem())
+
+
+def test_an_environment_of_its_own_is_where_its_models_are_made_and_nowhere_else(
+    session: None, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "environments" / "other" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nFOREIGN_ENVIRONMENT=1 exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with ray_workers(table, 1, SystemClock()) as workers:
+        fleet = SearchFleet(workers, table.training)
+        for foreign, expected in ((Foreign("foreign_models:build", "other"), 0.5), (None, 0.99)):
+            fleet.start(replace(problem(1), foreign=foreign))
+            (found,) = fleet.evaluate(lambda: Proposal(LOGISTIC))
+            assert found.evaluated.failure is None
+            assert found.evaluated.score == pytest.approx(expected, abs=0.01)
 
 
 def test_trials_are_bounded_and_all_workers_take_part(fleet: SearchFleet) -> None:
