@@ -64,7 +64,7 @@ def searched(trial_s: float, trials: int, engine: Engine, record: Callable[[Tria
         patched.setenv("PYTHONPATH", str(Path(__file__).parent))
         patched.setenv("BENCH_TRIAL_S", str(trial_s))
         with ray_session(WORKERS), ray_workers(table, WORKERS, SystemClock(), "bench_scaling:Steady") as workers:
-            fleet = SearchFleet(workers, table.target[table.train])
+            fleet = SearchFleet(workers, table.training)
             return search(engine, problem(trials), fleet, record, "bench")
 
 

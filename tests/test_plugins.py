@@ -81,7 +81,7 @@ def test_a_missing_environment_is_told_with_the_target_that_installs_it(
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     assert "autogluon" not in installed("engines")
     main(["list", "engines"])
-    assert "autogluon      not installed: needs an environment of its own (`make autogluon`)" in capsys.readouterr().out
+    assert "not installed: needs an environment of its own (`make autogluon`)" in capsys.readouterr().out
     main(["list", "engines", "--json"])
     listed = {one["name"]: one["missing"] for one in json.loads(capsys.readouterr().out)}
     assert listed["autogluon"] == ["an environment of its own (`make autogluon`)"]

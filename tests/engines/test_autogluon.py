@@ -20,10 +20,11 @@ from harness.ports import Finished, Problem, Proposal
 from harness.ray_session import ray_session
 from harness.records.candidate import Configuration, Trial
 from harness.records.table import DataPlan
-from harness.stages.data import Table, fold_rows, load_table
+from harness.stages.data import Table, load_table
 from harness.stages.fleet import SearchFleet
 from harness.stages.ray_workers import ray_workers
 from harness.stages.search import search
+from harness.stages.split import fold_rows
 
 PROBLEM = Problem("binary", "roc_auc", ("logistic",), 3, 2, 240.0, 1)
 here_only = pytest.mark.skipif(not is_installed("autogluon"), reason="its environment is not installed: make autogluon")
@@ -120,14 +121,14 @@ def test_its_trials_are_autogluons_own_fits_on_the_folds_of_everybody(tmp_path: 
 
     trials: list[Trial] = []
     with ray_session(1), ray_workers(made, 1, SystemClock()) as workers:
-        fleet = SearchFleet(workers, target)
+        fleet = SearchFleet(workers, made.training)
         search(One(), PROBLEM, fleet, trials.append, "foreign")
         # The same workers' places are taken by our own environment again.
         search(RandomSearch(), PROBLEM, fleet, trials.append, "ours")
     assert [trial.cell for trial in trials] == ["foreign", "ours", "ours"]
     assert [trial.evaluated.failure for trial in trials] == [None] * 3
 
-    folds = fold_rows(target, "binary", PROBLEM.folds, PROBLEM.seed)
+    folds = fold_rows(made.training, PROBLEM.folds, PROBLEM.seed)
     written = json.loads(rows.to_json(orient="columns", date_format="iso"))
     question = {
         "frame": {name: list(values.values()) for name, values in written.items()},
