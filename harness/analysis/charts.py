@@ -245,11 +245,11 @@ def _draw_rows(picture: Rows) -> Figure:
 
 def _draw_points(picture: Points) -> Figure:
     figure, top = _figure(picture.title, 3.9)
-    height, right = figure.get_figheight(), 0.80
-    width = (right - 0.075) / len(picture.panels)
+    height, left, right = figure.get_figheight(), 0.1, 0.80
+    width = (right - left) / len(picture.panels)
     names: dict[str, int] = {}
     for index, panel in enumerate(picture.panels):
-        axes = figure.add_axes((0.075 + index * width, 0.56 / height, width - 0.025, top - 0.56 / height))
+        axes = figure.add_axes((left + index * width, 0.56 / height, width - 0.025, top - 0.56 / height))
         front = sorted((point.x, point.y) for point in panel.points if point.filled)
         axes.plot(*zip(*front, strict=True), color=_GREY, linewidth=1.0, linestyle=(0, (4, 2)), drawstyle="steps-post")
         for point in panel.points:

@@ -178,9 +178,10 @@ def trades(ranking: Ranking) -> Points | None:
     own = [one for one in timed if cost_words(one) == costs[0]]
     dearest = max((one for one in own if one.on_front), key=lambda one: scores[one.entrant])
     ratio = format_number(dearest.ratio.value, Unit.RATIO).removesuffix(" ×")
+    takes = f"takes {ratio} times as long as" if (dearest.ratio.value or 1.0) > 1.0 else "is also that of"
     return Points(
         key="trades",
-        title=f"The best score, {dearest.entrant}'s, takes {ratio} times as long as the fastest to {costs[0]}",
+        title=f"The best score, {dearest.entrant}'s, {takes} the fastest to {costs[0]}",
         description="Mean normalised score against warm time as a multiple of the fastest entrant's, the geometric "
         "mean over tables, a panel per cost; time is logarithmic. Filled markers are on the front: no other entrant is "
         "at least as fast and as good, and better in one.",
