@@ -130,7 +130,8 @@ def scores(found: Findings, ranking: Ranking) -> Table:
         ),
         rows=tuple(rows),
         note="Mean over seeds, each that failed as the dummy model. Intervals are over holdout rows and seeds; that of "
-        "a difference takes the same rows for both. The dummy model never looks at the features; it has no rank.",
+        "a difference takes the same rows for both, and those of all pairs on a table hold together. The dummy model "
+        "never looks at the features; it has no rank.",
     )
 
 

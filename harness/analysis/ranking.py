@@ -24,7 +24,7 @@ from harness.records.finding import Estimate
 from harness.records.ledger import Ledger
 from harness.records.run import INFRASTRUCTURE
 from harness.stats import ranks
-from harness.stats.compare import difference_interval
+from harness.stats.compare import margins
 from harness.units import Unit
 
 SIGNIFICANCE = 0.05
@@ -73,10 +73,10 @@ def _placings(compared: Entries, placed: NDArray[np.float64]) -> tuple[Placing, 
         dummy = oriented(compared.dummies[table].score, own[0].metric)
         scaled = ranks.normalised([one.goodness for one in own], dummy)
         order = sorted(range(len(own)), key=lambda place: (placed[row, place], place))
-        best = own[order[0]]
+        best, margin = own[order[0]], _margins(own)
         for place in order:
             entry = own[place]
-            behind, apart = _behind(best, entry)
+            behind = _behind(best, entry, margin[order[0], place])
             found.append(
                 Placing(
                     table=table,
@@ -88,7 +88,7 @@ def _placings(compared: Entries, placed: NDArray[np.float64]) -> tuple[Placing, 
                     normalised=scaled[place],
                     rank=float(placed[row, place]),
                     behind=behind,
-                    apart=apart,
+                    apart=behind.low is not None and behind.low > 0,
                     planned=entry.planned,
                     failures=entry.failures,
                 )
@@ -96,14 +96,20 @@ def _placings(compared: Entries, placed: NDArray[np.float64]) -> tuple[Placing, 
     return tuple(found)
 
 
-def _behind(best: Entry, entry: Entry) -> tuple[Estimate, bool]:
-    """By how much an entry is worse than the best, and whether that is more than chance."""
+def _margins(own: Sequence[Entry]) -> NDArray[np.float64]:
+    """How far each difference between entrants of a table may be off; NaN where they have no resamples in common."""
+    lengths = {len(one.resamples) for one in own}
+    if len(lengths) > 1 or 0 in lengths:
+        return np.full((len(own), len(own)), np.nan)
+    return margins([one.resamples for one in own])
+
+
+def _behind(best: Entry, entry: Entry, margin: float) -> Estimate:
+    """By how much an entry is worse than the best; with an interval that holds for all pairs of the table together."""
     value = best.goodness - entry.goodness
-    if best is entry or not best.resamples or len(best.resamples) != len(entry.resamples):
-        return Estimate(value=value, unit=Unit.SCORE), False
-    left, right = (tuple(oriented(one, best.metric) for one in each.resamples) for each in (best, entry))
-    low, high = difference_interval(left, right)
-    return Estimate(value=value, unit=Unit.SCORE, low=low, high=high, n=best.rows), value > 0 and low > 0
+    if best is entry or np.isnan(margin):
+        return Estimate(value=value, unit=Unit.SCORE)
+    return Estimate(value=value, unit=Unit.SCORE, low=value - margin, high=value + margin, n=best.rows)
 
 
 def _entrants(compared: Entries, placed: NDArray[np.float64], placings: Sequence[Placing]) -> tuple[Entrant, ...]:

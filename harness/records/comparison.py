@@ -29,7 +29,8 @@ class Placing(Frozen):
     rank: float
     """1 is the best; equals share the mean of their places."""
     behind: Estimate
-    """By how much the best entrant of the table is better, on the same resampled rows; of the best itself 0."""
+    """By how much the best entrant of the table is better, on the same resampled rows; of the best itself 0. With 95 %
+    the intervals of all pairs on the table hold together."""
     apart: bool
     """It is behind by more than chance."""
     planned: int
