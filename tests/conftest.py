@@ -25,17 +25,7 @@ settings.load_profile("harness")
 # A shell that starts us in the background has it ignored, and every command that a test interrupts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_TESTS = Path(__file__).parent
-_ALONE = ("e2e", "stages/load", "stages/test_ray_workers.py", "stages/test_spin.py", "targets", "test_ray_session.py")
-"""Tests that measure, or ask more of the machine than a core: what runs beside them would be in their figures."""
-
 _FILE = Path(__file__).with_name("ledgers.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if any(item.path.is_relative_to(_TESTS / place) for place in _ALONE):
-            item.add_marker("alone")
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ def rows(tmp_path: Path) -> str:
     return str(tmp_path / "rows.csv")
 
 
+@pytest.mark.alone
 def test_a_rate_is_kept_and_told(
     server: Server, rows: str, tmp_path: Path, nothing_left: Callable[[], list[str]]
 ) -> None:
@@ -57,6 +58,7 @@ def test_a_rate_is_kept_and_told(
     assert harness("report", "one", "--results", results).returncode == 0
 
 
+@pytest.mark.alone
 def test_a_secured_server_that_wants_a_token_is_loaded_and_the_token_is_kept_nowhere(
     rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +86,7 @@ def test_a_secured_server_that_wants_a_token_is_loaded_and_the_token_is_kept_now
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_load_from_the_nodes_of_a_cluster_is_a_run_like_any_other(
     server: Server, rows: str, tmp_path: Path, ray_cluster: Any, nothing_left: Callable[[], list[str]]
 ) -> None:
@@ -160,6 +163,7 @@ class Mine(LoadTestShape):
 """
 
 
+@pytest.mark.alone
 def test_users_of_a_locustfile_run_unchanged_and_are_recorded_like_any_load(
     server: Server, tmp_path: Path, nothing_left: Callable[[], list[str]]
 ) -> None:

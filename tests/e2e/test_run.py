@@ -18,6 +18,8 @@ from commands import ROOT, harness, left_running, short, started
 from harness.records.run import CellState
 from harness.store.database import Database
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -10,6 +10,8 @@ from commands import harness
 from harness.store.database import Database
 from harness.store.exchanges import read_exchanges
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.long
 def test_its_report_has_what_open_load_closed_load_and_locust_say(

@@ -104,7 +104,7 @@ def test_a_model_that_does_not_predict_is_a_failed_cell(work, monkeypatch):
 
 
 def test_an_engine_with_an_environment_of_its_own_leaves_no_candidate_and_says_so(work, monkeypatch):
-    monkeypatch.setattr(room, "_best_of", lambda *searched: ({"family": "autogluon"}, 0.9))
+    monkeypatch.setattr(room, "_best_of", lambda *ledger, engine: ({"family": engine}, 0.9))
     cell = CELL.model_copy(update={"candidate": "autogluon"})
     with pytest.raises(CellFailedError, match="exist in its own environment only") as caught:
         candidate_cell(work, cell)

@@ -43,7 +43,7 @@ def table() -> Table:
 def session() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(Path(__file__).parent))  # where trials find the faulty fitter
-        with ray_session(2):
+        with ray_session(3):  # two for `workers`, and one for those of a test itself
             # This file is no installed module: its functions travel by value.
             pickling: Any = ray.cloudpickle
             pickling.register_pickle_by_value(sys.modules[__name__])
@@ -85,9 +85,9 @@ def test_real_configurations_are_scored_by_real_workers(session: None, table: Ta
 
 
 def test_workers_that_find_no_place_are_waited_for_and_then_told(session: None, table: Table) -> None:
-    with ray_workers(table, 3, SystemClock(), patience_s=4.0) as workers:  # one more than the session has CPUs
+    with ray_workers(table, 4, SystemClock(), patience_s=4.0) as workers:  # one more than the session has CPUs
         fleet = SearchFleet(workers, table.training)
-        with pytest.raises(InfrastructureError, match=r"not start 3 search workers within 4 s \(0 CPUs are free\)"):
+        with pytest.raises(InfrastructureError, match=r"not start 4 search workers within 4 s \(0 CPUs are free\)"):
             fleet.start(problem())
 
 

@@ -14,6 +14,8 @@ from harness.stages import spin as room
 from harness.stages.host import split_cores
 from harness.stages.spin import spin, spinning
 
+pytestmark = pytest.mark.alone
+
 MS = 1_000_000
 
 

@@ -18,7 +18,7 @@ from harness.stages.load import cluster_crew, crew
 from harness.stages.load.generator import generator
 from harness.stats.arrivals import due_ns, step_seed
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
 HONEST = [b"slow 0.002 row %d" % row for row in range(20)]
 PLAN = LoadPlan(in_flight_max=128, timeout_s=3.0, seed=5, workers=2, placement="cluster")

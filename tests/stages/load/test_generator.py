@@ -26,6 +26,8 @@ from harness.stages.load import crew
 from harness.stages.load.generator import generator, pack, unpack
 from harness.stats.arrivals import due_ns, payload_order, step_seed
 
+pytestmark = pytest.mark.alone
+
 CORES = split_cores()[0]
 
 HONEST = [b"slow 0.002 row %d" % row for row in range(20)]

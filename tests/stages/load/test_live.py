@@ -19,6 +19,8 @@ from harness.stages.load import crew
 from harness.stages.load.generator import generator
 from harness.stages.load.page import page
 
+pytestmark = pytest.mark.alone
+
 CORES = split_cores()[0]
 HONEST = [b"slow 0.002 row %d" % row for row in range(20)]
 ABOUT_S = 0.2

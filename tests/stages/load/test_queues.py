@@ -42,7 +42,10 @@ from harness.stages.load.schedule import timetable
 from harness.stats.queueing import md1_mean_s, md1_quantile_s, mm1_mean_s, mm1_quantile_s, sojourns_s
 from harness.targets.stalling import Stalling
 
+pytestmark = pytest.mark.alone
+
 CORES, SERVER_CORES = split_cores()
+
 TRIES = 5
 
 FREEZE_S, EVERY_S = 0.2, 1.0
@@ -204,7 +207,7 @@ def chosen(ledgers, queue: Queue, step: Step) -> tuple[LoadPlan, np.ndarray]:
     pytest.fail("no plan has the figures of the formulas")
 
 
-@pytest.mark.parametrize("load", DURATIONS_S)
+@pytest.mark.parametrize("load", [pytest.param(load, marks=[pytest.mark.long] * (load < 0.7)) for load in DURATIONS_S])
 @pytest.mark.parametrize("law", QUEUES)
 def test_a_queue_is_as_slow_as_theory_says(ledgers, tmp_path, law, load):
     queue, step = QUEUES[law], open_step(load / SERVICE_S, DURATIONS_S[load])

@@ -24,6 +24,8 @@ from harness.stages.load.columns import Columns
 from harness.stages.load.generator import Generator, Recording, generator
 from harness.stages.load.schedule import audit_step
 
+pytestmark = pytest.mark.alone
+
 CORES = split_cores()[0]
 
 HONEST = [b"slow 0.002 row %d" % row for row in range(20)]
