@@ -18,7 +18,7 @@ from harness.stages.load import cluster_crew, crew
 from harness.stages.load.generator import generator
 from harness.stats.arrivals import due_ns, step_seed
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(300)]
 
 HONEST = [b"slow 0.002 row %d" % row for row in range(20)]
 PLAN = LoadPlan(in_flight_max=128, timeout_s=3.0, seed=5, workers=2, placement="cluster")
@@ -75,7 +75,6 @@ def test_workers_on_two_nodes_send_one_plan_and_a_lost_node_is_told(ray_cluster,
     assert len(list(tmp_path.glob("locust-*.log"))) == 1, "of the one that was not lost"
 
 
-@pytest.mark.long
 def test_what_cannot_be_is_said_and_leaves_nothing_running(ray_cluster, server, tmp_path, monkeypatch):
     nowhere = Endpoint(url=f"http://{LOOPBACK}:1", model="m", startup_s=0.0)
     many = PLAN.model_copy(update={"workers": 3})
