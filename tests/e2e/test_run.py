@@ -82,6 +82,18 @@ def test_the_report_is_remade_to_the_byte_without_ray_and_locust(results: Path, 
     assert [str(path) for path in before if before[path] != after[path]] == []
 
 
+def test_its_search_is_simulated_with_more_workers(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results / "one", tmp_path / "one")
+    done = harness(*short(tmp_path, "more"), "--simulate", "workers=4")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Simulated from one, no trial ran.")
+    with Database.read(tmp_path / "more" / "run.db") as database:
+        ledger = database.ledger()
+    assert {cell.workers for cell in ledger.plan} == {1, 4}
+    assert len(ledger.trials) == 6
+    assert "no trial ran" in (tmp_path / "more" / "report" / "report.md").read_text()
+
+
 def test_the_gates_are_an_exit_status_and_can_fail(results: Path) -> None:
     assert harness("gate", "one", "--results", str(results)).returncode == 0
     tested = harness("gate", "one", "--self-test", "--results", str(results))

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from harness.clock import FakeClock
+from harness.engines.flaml_blendsearch import FlamlBlendsearch
+from harness.engines.flaml_search import FlamlSearch
+from harness.engines.halving import Halving
 from harness.engines.optuna_search import OptunaSearch
 from harness.engines.random_search import RandomSearch
 from harness.errors import UsageError
-from harness.ports import Problem, Proposal
+from harness.ports import Engine, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated, Trial
 from harness.records.run import Cause, Failure
 from harness.space.families import families_for, sample
-from harness.stages.fleet import SearchFleet
 from harness.stages.search import search
 from harness.stages.simulated_workers import Recorded, SimulatedFleet, SimulatedWorkers
 from harness.stages.split import LabelledRows
@@ -75,10 +77,27 @@ def test_failures_of_their_own_are_repeated_and_those_of_the_machine_are_not() -
         Recorded([late]).evaluate(Proposal({"family": "logistic"}), None, 0)
 
 
-def simulated(workers: int, engine: RandomSearch | OptunaSearch, problem: Problem = PROBLEM) -> list[Trial]:
+def simulated(workers: int, engine: Engine, problem: Problem = PROBLEM) -> list[Trial]:
     hands = SimulatedWorkers(Recorded(made_up()), workers, FakeClock(), TARGET)
-    fleet = SearchFleet(hands, LabelledRows(TARGET, "binary", "stratified"))
+    fleet = SimulatedFleet(hands, LabelledRows(TARGET, "binary", "stratified"), ask_s=0.0, told_s=0.0)
     return search(engine, problem, fleet, lambda made: None, "c")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # FLAML's own
+@pytest.mark.parametrize(
+    "engine",
+    [FlamlBlendsearch(), FlamlSearch(), Halving(), OptunaSearch(), RandomSearch()],
+    ids=lambda one: type(one).__name__,
+)
+def test_every_engine_searches_in_virtual_time(engine: Engine) -> None:
+    found = simulated(4, engine)
+    assert len(found) == PROBLEM.trials
+    ended_s = [one.finished_s for one in found]
+    assert ended_s == sorted(ended_s) and len(set(ended_s)) == len(ended_s)
+    # One loop in one worker is all there is of `flaml_search`; the others keep four busy.
+    busy = sum(one.evaluated.duration_s for one in found) / ended_s[-1]
+    assert busy == pytest.approx(1.0) if isinstance(engine, FlamlSearch) else busy > 2.5
+    assert [one.model_dump() for one in simulated(4, engine)] == [one.model_dump() for one in found]
 
 
 def test_more_workers_never_take_longer() -> None:
@@ -101,7 +120,7 @@ def test_trials_a_second_end_where_the_driver_is_busy_all_the_time(workers: int)
 
 
 @pytest.mark.parametrize("engine", [RandomSearch(), OptunaSearch()], ids=["random", "tpe"])
-def test_a_simulation_is_the_same_to_the_bit_in_another_process(engine: RandomSearch | OptunaSearch) -> None:
+def test_a_simulation_is_the_same_to_the_bit_in_another_process(engine: Engine) -> None:
     here = [one.model_dump(mode="json") for one in simulated(7, engine)]
     assert here == [one.model_dump(mode="json") for one in simulated(7, engine)]
     command = (
