@@ -29,9 +29,10 @@ from harness.stages.fleet import SearchFleet
 from harness.stages.ray_workers import ray_workers
 from harness.stages.search import search
 from harness.stages.simulated_workers import Recorded, SimulatedFleet, SimulatedWorkers
+from harness.stages.split import LabelledRows
 
 FAMILIES = tuple(family.name for family in families_for("binary"))
-TARGET = np.array([0, 1] * 40)
+ROWS = LabelledRows(np.array([0, 1] * 40), "binary", "stratified")
 WORKERS = 2
 
 
@@ -128,8 +129,8 @@ def minutes(count: int = 200) -> Recorded:
 
 def hour(workers: int, engine: Engine) -> list[Trial]:
     """An hour of search; the driver costs what it was measured to: 1 ms to ask, 1 ms to store and tell."""
-    hands = SimulatedWorkers(minutes(), workers, FakeClock(), TARGET, hand_over_s=0.002)
-    fleet = SimulatedFleet(hands, TARGET, ask_s=0.001, told_s=0.001)
+    hands = SimulatedWorkers(minutes(), workers, FakeClock(), ROWS.target, hand_over_s=0.002)
+    fleet = SimulatedFleet(hands, ROWS, ask_s=0.001, told_s=0.001)
     return search(engine, problem(10**9, 3600.0), fleet, lambda made: None, "simulated")
 
 

@@ -357,8 +357,12 @@ def _scale(axes: Axes, axis: Axis, which: str, values: Sequence[float]) -> None:
             _mark_counts(side, values)
             return
         positive = [value for value in values if value > 0]
-        narrow = bool(positive) and max(positive) / min(positive) < 40
-        side.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=12))
+        spread = max(positive) / min(positive) if positive else math.inf
+        if spread < 3:  # where powers of ten and their halves are no marks at all, matplotlib makes too many
+            side.set_major_locator(MaxNLocator(4))
+            side.set_minor_locator(NullLocator())
+        else:
+            side.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if spread < 40 else (1.0,), numticks=12))
         side.set_minor_formatter(NullFormatter())
     elif which == "y" and axis.unit is Unit.RPS:
         axes.set_ylim(bottom=0)

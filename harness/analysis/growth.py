@@ -17,6 +17,7 @@ from harness.records.finding import Estimate
 from harness.records.growth import Growth, SearchGrowth, SearchScale, SizeGrowth, Spent
 from harness.records.ledger import Ledger
 from harness.records.refit import Refit
+from harness.records.scenario import Scenario
 from harness.records.words import Metric
 from harness.space.families import FAMILY
 from harness.stats.quantile import CONFIDENCE, quantiles
@@ -172,11 +173,7 @@ def _of_law(law: UniversalLaw | NoLaw) -> tuple[Estimate, Estimate, Estimate, Es
 
 
 def _sizes(ledger: Ledger) -> Iterator[SizeGrowth]:
-    """Exponents along each axis of the tables, what the other axis is held fixed."""
-    places = {
-        str(plan.name): {axis: int(value) for axis in AXES if isinstance(value := plan.parameters.get(axis), int)}
-        for plan in ledger.scenario.tables
-    }
+    """Exponents along each axis that a table of the scenario was given several sizes on."""
     searched_on = {cell.id: str(cell.table) for cell in ledger.plan if cell.kind == "search"}
     measured: list[tuple[str, str, str, float]] = [
         (refit.entrant, name, refit.table, value)
@@ -188,18 +185,39 @@ def _sizes(ledger: Ledger) -> Iterator[SizeGrowth]:
         for trial in ledger.trials
         if trial.evaluated.is_whole and trial.cell in searched_on and (fit_s := trial.evaluated.fit_s) > 0
     ]
-    for axis, other in (AXES, AXES[::-1]):
+    for axis in AXES:
+        places = places_along(ledger.scenario, axis)
         groups: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
         for of, name, table, value in measured:
-            place = places.get(table, {})
-            if axis in place:
-                beside = f"{place[other]:,} {other}" if other in place else ""
-                groups.setdefault((of, name, beside), []).append((place[axis], value))
+            if table in places:
+                size, beside = places[table]
+                groups.setdefault((of, name, beside), []).append((size, value))
         for (of, name, beside), points in sorted(groups.items()):
             sizes = tuple(sorted({size for size, _ in points}))
             if len(sizes) > 1:
                 exponent = _exponent(points)
                 yield SizeGrowth(of=of, measure=name, axis=axis, beside=beside, sizes=sizes, exponent=exponent)
+
+
+def places_along(scenario: Scenario, axis: str) -> dict[str, tuple[int, str]]:
+    """Tables that were made alike but for their size along an axis: of each that size, and what else tells it from
+    tables that were not.
+
+    Two tables of other origins are no growth, whatever their sizes.
+    """
+    grown = [plan for plan in scenario.data if isinstance(plan.parameters.get(axis), tuple)]
+    found = {}
+    for plan in grown:
+        others = [key for key, value in plan.parameters.items() if key != axis and isinstance(value, tuple)]
+        for table in plan.along_axes():
+            told = [_told_place(key, table.parameters[key]) for key in others]
+            origin = [str(plan.name or plan.source)] if len(grown) > 1 else []
+            found[str(table.name)] = (int(str(table.parameters[axis])), ", ".join([*origin, *told]))
+    return found
+
+
+def _told_place(key: str, value: object) -> str:
+    return f"{value:,} {key}" if key in AXES else f"{key} {value}"
 
 
 def _rows_in_common(refits: Sequence[Refit]) -> int | None:

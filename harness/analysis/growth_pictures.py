@@ -8,7 +8,7 @@ from statistics import median
 
 from harness.analysis.drawable import MOST_LINES, Axis, Line, Lines, shortened
 from harness.analysis.findings import Findings
-from harness.analysis.growth import AXES
+from harness.analysis.growth import AXES, places_along
 from harness.records.finding import Estimate
 from harness.records.growth import SearchGrowth
 from harness.units import Unit, format_number
@@ -78,15 +78,14 @@ def fits(found: Findings) -> tuple[Lines, ...]:
 
 def _fits_along(found: Findings, axis: str) -> Lines | None:
     fitted = [one for one in found.growth.sizes if one.axis == axis and one.measure == "fitting"]
-    places = {str(plan.name): plan.parameters for plan in found.ledger.scenario.tables}
+    places = places_along(found.ledger.scenario, axis)
     named: dict[str, list[tuple[float, float]]] = {}
     for one in fitted:
         points: dict[float, list[float]] = {}
         for refit in found.ledger.refits:
-            place = places.get(refit.table, {})
-            beside = [f"{place[other]:,} {other}" for other in AXES if other != axis and other in place]
-            if refit.entrant == one.of and axis in place and one.beside in {"", *beside}:
-                points.setdefault(float(str(place[axis])), []).append(refit.fit_warm_s)
+            size, beside = places.get(refit.table, (None, ""))
+            if size is not None and (refit.entrant, beside) == (one.of, one.beside):
+                points.setdefault(float(size), []).append(refit.fit_warm_s)
         name = f"{one.of}, {one.beside}" if one.beside else one.of
         named[name] = sorted((size, median(seconds)) for size, seconds in points.items())
     if not named:

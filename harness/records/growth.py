@@ -74,7 +74,7 @@ class SizeGrowth(Frozen):
     axis: str
     """`rows` or `columns`."""
     beside: str
-    """What the other axis was."""
+    """What else tells these tables from others: the other axes, and where several were grown, which of them."""
     sizes: tuple[int, ...]
     exponent: Estimate
 

@@ -7,7 +7,7 @@ import pytest
 
 from harness.analysis.document import document
 from harness.analysis.findings import findings
-from harness.analysis.growth import growth
+from harness.analysis.growth import growth, places_along
 from harness.records.candidate import Evaluated, Trial
 from harness.records.cell import Cell
 from harness.records.growth import SearchGrowth, SizeGrowth
@@ -143,6 +143,20 @@ def test_two_sizes_make_no_exponent(ledgers: ModuleType) -> None:
     by_columns: list[SizeGrowth] = [one for one in growth(sized(ledgers).ledger()).sizes if one.axis == "columns"]
     assert len(by_columns) == 3 * 3
     assert {one.exponent.reason for one in by_columns} == {"No exponent: 2 sizes measured, and an exponent takes 3."}
+
+
+def test_tables_of_other_origins_are_no_growth_and_two_that_grow_are_told_apart(ledgers: ModuleType) -> None:
+    small, large = (DataPlan(name=f"n{rows}", source="synthetic:binary", parameters={"rows": rows}) for rows in (9, 90))
+    assert places_along(ledgers.scenario().model_copy(update={"data": (small, large)}), "rows") == {}
+    grown_twice = tuple(
+        DataPlan(name=name, source="synthetic:binary", parameters={"rows": (200, 400), "noise": noise})
+        for name, noise in (("clean", 0.0), ("noisy", (0.1, 0.2)))
+    )
+    found = places_along(ledgers.scenario().model_copy(update={"data": grown_twice}), "rows")
+    assert set(found.values()) == {
+        *((rows, "clean") for rows in (200, 400)),
+        *((rows, f"noisy, noise {noise}") for rows in (200, 400) for noise in (0.1, 0.2)),
+    }
 
 
 def test_a_report_of_growing_scales_has_its_section(ledgers: ModuleType) -> None:
