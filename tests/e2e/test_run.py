@@ -89,7 +89,8 @@ def test_its_search_is_simulated_with_more_workers(results: Path, tmp_path: Path
     assert done.stdout.startswith("Simulated from one, no trial ran.")
     with Database.read(tmp_path / "more" / "run.db") as database:
         ledger = database.ledger()
-    assert {cell.workers for cell in ledger.plan} == {1, 4}
+    # Two were recorded, for a scenario that says nothing has two; they show what the simulation is off by.
+    assert {cell.workers for cell in ledger.plan} == {2, 4}
     assert len(ledger.trials) == 6
     assert "no trial ran" in (tmp_path / "more" / "report" / "report.md").read_text()
 
