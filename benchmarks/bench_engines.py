@@ -105,7 +105,7 @@ def flaml_alone(searched: Searched, problem: Problem) -> Reached:
         return found[-1]
 
     with contextlib.suppress(_TimeIsUpError):
-        flaml_search._fit(problem, searched.table.training.target, attempt, cost_aware=True)
+        flaml_search.fit(problem, searched.table.training.target, attempt, cost_aware=True)
     return max(oriented(problem, one.score) for one in found if one.score is not None), len(found)
 
 

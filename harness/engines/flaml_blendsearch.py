@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.engines.flaml_search import domain, plain
+from harness.engines.flaml_search import REPEATS, domain, plain
 from harness.ports import Finished, Fleet, Problem, Proposal
 from harness.records.candidate import MINIMISED, Configuration
 from harness.space.families import FAMILY, Family, defaults, families_for
@@ -21,9 +21,6 @@ REQUIRES = ("flaml",)
 
 _MODEL = "model"
 _SCORE = "score"
-
-_REPEATS = 100
-"""How often in a row it may propose only what it has proposed before; then there is nothing left to try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class FlamlBlendsearch:
 
         def ask() -> Proposal | None:
             nonlocal suggestions
-            for _ in range(_REPEATS):
+            for _ in range(REPEATS):
                 suggestions += 1
                 point = searcher.suggest(str(suggestions))
                 if point is not None:

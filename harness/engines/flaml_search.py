@@ -9,8 +9,11 @@ family is tried next, and which configuration of it.
 """
 
 import queue
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +24,7 @@ from harness.ports import Finished, Fleet, Problem, Workbench
 from harness.records.candidate import MINIMISED, Configuration, Evaluated
 from harness.records.run import Cause, Failure
 from harness.records.words import Scalar
-from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, families_for
+from harness.space.families import Choice, Family, FloatRange, IntegerRange, Parameter, defaults, families_for
 
 REQUIRES = ("flaml",)
 
@@ -30,14 +33,20 @@ _STEPS_PER_TRIAL = 10
 _FAILED_LOSS = 1e30
 """Worse than any score. Not infinite: FLAML subtracts losses, and ends its search on what is not a number."""
 
+_READING_S = 1e-4
+"""What it takes FLAML to look at its clock. Not nothing: it divides by lengths."""
+
+REPEATS = 100
+"""How often in a row it may propose only what it has proposed before; then there is nothing left to try."""
+
 
 @dataclass(frozen=True, slots=True)
 class FlamlSearch:
     """FLAML's CFO, in one worker however many there are: each of its steps starts from what the last one scored."""
 
-    cost_aware: bool = False
-    """Let FLAML weigh families by the seconds their trials took. Off, a trial is a trial, and a seeded search repeats;
-    on, the search depends on how busy the machine is."""
+    cost_aware: bool = True
+    """Let FLAML weigh families by the seconds that their trials took, as it does by itself: the search depends on how
+    busy the machine is. Off, a trial is a trial, and a seeded search repeats."""
 
     def search(self, problem: Problem, fleet: Fleet) -> Iterator[Finished]:
         return fleet.inside(self.loop)
@@ -45,18 +54,27 @@ class FlamlSearch:
     def loop(self, workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
         """FLAML's loop, in a thread, so that each evaluation is handed on while the next one runs."""
         found: queue.SimpleQueue[Evaluated | None] = queue.SimpleQueue()
-        left = threading.Event()
+        known: dict[str, Evaluated] = {}
+        clock, repeats = _TrialClock(), 0
 
         def attempt(configuration: Configuration) -> Evaluated:
-            evaluated = None if left.is_set() else workbench.attempt(configuration)
+            nonlocal repeats
+            evaluated, repeats = known.get(repr(configuration)), repeats + 1
             if evaluated is None:
+                evaluated, repeats = None if clock.is_over else workbench.attempt(configuration), 0
+                if evaluated is None:
+                    raise _BudgetSpentError
+                known[repr(configuration)] = evaluated
+                clock.move(evaluated.duration_s)
+                found.put(evaluated)
+            elif repeats > REPEATS:
                 raise _BudgetSpentError
-            found.put(evaluated)
             return evaluated
 
         def work() -> None:
             try:
-                _fit(problem, workbench.target, attempt, self.cost_aware)
+                with _read_by_flaml(clock):
+                    fit(problem, workbench.target, attempt, self.cost_aware)
             except _BudgetSpentError:
                 pass
             except Exception as error:
@@ -72,7 +90,7 @@ class FlamlSearch:
             while (evaluated := found.get()) is not None:
                 yield evaluated
         finally:
-            left.set()
+            clock.is_over = True
             thread.join()
 
 
@@ -80,7 +98,48 @@ class _BudgetSpentError(Exception):
     """Raised through FLAML to end its loop: its own limits are soft."""
 
 
-def _fit(
+class _TrialClock:
+    """Time as FLAML sees it: that of the trials alone.
+
+    By the machine's clock, a search that is told its recorded answers again, in no time, would go another way.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+        """Nobody wants to know what FLAML proposes next."""
+        self._now_s = 0.0
+
+    def move(self, seconds: float) -> None:
+        self._now_s += seconds
+
+    def time(self) -> float:
+        """As `time.time`. Raises _BudgetSpentError when it is over."""
+        if self.is_over:
+            raise _BudgetSpentError
+        self._now_s += _READING_S
+        return self._now_s
+
+    perf_counter = time
+
+
+@contextmanager
+def _read_by_flaml(clock: _TrialClock) -> Iterator[None]:
+    """FLAML has no parameter for its clock, so inside its modules read this one where they say `time`."""
+    from flaml.automl import automl  # noqa: F401 - with it come all the modules that take part
+
+    modules = [
+        module for name, module in sys.modules.items() if name.startswith("flaml.") and vars(module).get("time") is time
+    ]
+    for module in modules:
+        vars(module)["time"] = clock
+    try:
+        yield
+    finally:
+        for module in modules:
+            vars(module)["time"] = time
+
+
+def fit(
     problem: Problem, target: NDArray[Any], attempt: Callable[[Configuration], Evaluated], cost_aware: bool
 ) -> None:
     """Run FLAML to the end of its budget. It minimises losses from zero up: scores go in as their distance from 1."""
@@ -140,8 +199,11 @@ def _learner(family: Family) -> type[Any]:
 
         @property
         def configuration(self) -> Configuration:
-            return {FAMILY: family.name} | {
-                parameter.name: plain(parameter, self.params[parameter.name]) for parameter in family.parameters
+            # Where all around a point was tried, FLAML proposes nothing, by which it means what a learner is by itself.
+            return defaults(family) | {
+                parameter.name: plain(parameter, self.params[parameter.name])
+                for parameter in family.parameters
+                if parameter.name in self.params
             }
 
         def fit(self, *_unused: object, **_more: object) -> float:

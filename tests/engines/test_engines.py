@@ -3,6 +3,7 @@
 import importlib
 import math
 import pkgutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -292,8 +293,48 @@ def test_optuna_refuses_a_search_without_a_start() -> None:
         engine_named("optuna_search", startup_trials=0)
 
 
-def test_flaml_may_weigh_families_by_their_seconds() -> None:
-    assert len(trials_of("flaml_search", trials=4, cost_aware=True)) == 4
+class Slow(Fitter):
+    """A fitter by whose own account one family takes a hundred times as long, in no time at all."""
+
+    slow: ClassVar[str]
+
+    def evaluate(self, proposal: Proposal, folds: Any = None, limit_s: float = math.inf) -> Evaluated:
+        family = str(proposal.configuration["family"])
+        score = 0.9 if family == "logistic" else 0.89
+        seconds = 10.0 if family == self.slow else 0.1
+        return Evaluated(configuration=proposal.configuration, fold_scores=(score,), duration_s=seconds, worker=0)
+
+
+class SlowForest(Slow):
+    slow = "random_forest"
+
+
+class SlowNeighbours(Slow):
+    slow = "knn"
+
+
+def families_by_flaml(kind: type[Fitter], cost_aware: bool) -> list[object]:
+    trials = trials_of("flaml_search", trials=30, seconds=1e6, kind=kind, cost_aware=cost_aware)
+    return [trial.evaluated.configuration["family"] for trial in trials]
+
+
+def test_flaml_weighs_families_by_the_seconds_that_it_is_told() -> None:
+    # By the clock of this machine none of these trials takes any time.
+    forest, neighbours = (families_by_flaml(kind, cost_aware=True) for kind in (SlowForest, SlowNeighbours))
+    assert forest.count("random_forest") < neighbours.count("random_forest")
+    assert forest.count("knn") > neighbours.count("knn")
+    assert forest == families_by_flaml(SlowForest, cost_aware=True)
+
+
+def test_flaml_may_take_each_trial_for_one() -> None:
+    assert families_by_flaml(SlowForest, cost_aware=False) == families_by_flaml(SlowNeighbours, cost_aware=False)
+
+
+def test_flaml_gives_the_clock_back() -> None:
+    trials_of("flaml_search", trials=2)
+    from flaml.automl import automl
+
+    assert automl.time.time() == pytest.approx(time.time(), abs=60)  # noqa: TID251 - FLAML's own word
 
 
 def test_a_flaml_that_breaks_is_a_failure_and_not_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
