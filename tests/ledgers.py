@@ -190,6 +190,13 @@ class Story:
             | {"failure": failure, **fields}
         )
 
+    def lost(self) -> "Story":
+        """What nothing came of so far among the refits has failed."""
+        for cell in self.plan:
+            if cell.kind == "refit" and cell.id not in self.results:
+                self.done(cell, failure=Failure(cause=Cause.ENGINE_NO_MODEL, message="no trial succeeded"))
+        return self
+
     def searched(
         self,
         engine: str,
@@ -420,12 +427,14 @@ def whole_run() -> Story:
 ENTRANTS = ("flaml_search", "optuna_search", "random_search")
 
 
-def comparison_scenario(tables: Iterable[str], seeds: Iterable[int] = (1, 2), **changes: object) -> Scenario:
-    """Three engines and the baseline on several tables."""
+def comparison_scenario(
+    tables: Iterable[str], seeds: Iterable[int] = (1, 2), engines: Iterable[str] = ENTRANTS, **changes: object
+) -> Scenario:
+    """Engines and the baseline on several tables."""
     return scenario(
         question="Which engine finds the best models?",
         data=[{"source": "sklearn:breast_cancer", "name": name} for name in tables],
-        search={"engines": list(ENTRANTS), "trials": 6, "seeds": list(seeds)},
+        search={"engines": list(engines), "trials": 6, "seeds": list(seeds)},
         expect={},
         serve=[],
         load={},

@@ -67,8 +67,8 @@ def ranks(ranking: Ranking) -> Ranks | None:
 
 
 def standings(ranking: Ranking) -> Rows | None:
-    """Rank and normalised score over tables, or the score on the only one; None without a table."""
-    if not ranking.entrants:
+    """Rank and normalised score over tables, or the score on the only one; None where nobody leads."""
+    if ranking.leader is None:
         return None
     if len(ranking.tables) == 1:
         return _on_one_table(ranking)
@@ -192,7 +192,7 @@ def trades(ranking: Ranking) -> Points | None:
 
 def _undecided(ranking: Ranking) -> set[str]:
     """Entrants to which no difference of the best average rank is shown."""
-    if ranking.separation.critical_difference is None:
+    if ranking.separation.reason is not None:
         return {one.entrant for one in ranking.entrants}
     leader = ranking.entrants[0].entrant
     return {leader, *(name for group in ranking.separation.groups if leader in group for name in group)}

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from harness.analysis.findings import Findings
+from harness.analysis.ranking_words import order
 from harness.records.comparison import Placing, Ranking, Trade
 from harness.records.finding import Field, Table, Values
 from harness.records.words import DUMMY
@@ -72,13 +73,15 @@ def duels(ranking: Ranking) -> Table:
             Field("win_low", "95 % from", Unit.SHARE),
             Field("win_high", "to", Unit.SHARE),
             Field("tables", "of tables", Unit.COUNT),
-            Field("p", "Nemenyi's p", Unit.SCORE),
+            Field("p", "p", Unit.SCORE),
         ),
         rows=tuple(
             (one.entrant, one.other, one.win_rate.value, one.win_rate.low, one.win_rate.high, one.win_rate.n, one.p)
             for one in ranking.duels
         ),
-        note="Ties are half a win each. The interval is the exact one for a share of tables; p allows for all pairs.",
+        note="Ties are half a win each. The interval is the exact one for a share of tables. p is Nemenyi's, which "
+        "allows for all pairs, and stands only where Friedman's test finds that not all are alike; of two entrants it "
+        "is the sign test's.",
     )
 
 
@@ -91,6 +94,7 @@ def tests(ranking: Ranking) -> Table:
         ("F of Iman and Davenport", found.iman_davenport_f, Unit.SCORE),
         ("its p", found.iman_davenport_p, Unit.SCORE),
         ("critical difference of average ranks, 5 %", found.critical_difference, Unit.RANK),
+        ("p of the sign test", found.sign_p, Unit.SCORE),
     )
     rows = [(name, format_number(value, unit)) for name, value, unit in figures if value is not None]
     rows += [("no difference shown between", ", ".join(group)) for group in found.groups]
@@ -200,8 +204,9 @@ def imputations(ranking: Ranking) -> Table:
     return Table(
         key="imputations",
         title="Who leads, if failures are scored otherwise",
-        fields=(Field("way", "failures are scored"), Field("tables", "tables", Unit.COUNT), Field("leaders", "leads")),
-        rows=tuple((_WAYS[one.way], one.tables, ", ".join(one.leaders)) for one in ranking.imputations),
+        fields=(Field("way", "failures are scored"), Field("tables", "tables", Unit.COUNT), Field("order", "order")),
+        rows=tuple((_WAYS[one.way], one.tables, order(one)) for one in ranking.imputations),
+        note="By average rank, best first; entrants that share one are joined by =.",
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.entries import Entries, Entry, entries, interval, oriented
-from harness.analysis.ranking_words import flips, sentence
+from harness.analysis.ranking_words import flips, is_flipped, sentence
 from harness.analysis.trades import trades
 from harness.records.comparison import Duel, Entrant, Imputation, Placing, Ranking, Separation
 from harness.records.finding import Estimate
@@ -26,8 +26,6 @@ from harness.records.run import INFRASTRUCTURE
 from harness.stats import ranks
 from harness.stats.compare import margins
 from harness.units import Unit
-
-SIGNIFICANCE = 0.05
 
 _TOO_FEW = f"Below {ranks.TABLES_FLOOR} tables no test over tables can show a difference at 5 %."
 
@@ -45,22 +43,23 @@ def ranking(ledger: Ledger) -> Ranking | None:
     order = [compared.entrants.index(one.entrant) for one in entrants]
     separation = _separation(compared, goodness, placed)
     imputations = _imputations(compared, goodness)
-    answered = any(one.failures < one.planned for one in entrants)
+    # Who has no model cannot lead, though a dummy in its place may be better than what others found.
+    answered = any(one.normalised > 0 for one in placings)
     seeds = max((one.planned for one in placings), default=0)
     leader = entrants[0].entrant if answered else None
     told = flips(imputations, entrants)
     return Ranking(
         tables=compared.tables,
-        left_out=compared.left_out,
+        left_out=(*compared.left_out, *compared.unfinished),
         seeds=seeds,
         entrants=entrants,
         placings=placings,
-        duels=_duels(compared, goodness, order),
+        duels=_duels(compared, goodness, order, separation),
         separation=separation,
         trades=trades(compared, {one.entrant: one.normalised.value or 0.0 for one in entrants}),
         imputations=imputations,
         leader=leader,
-        sentence=sentence(compared.tables, seeds, entrants, placings, separation, leader),
+        sentence=sentence(seeds, compared, entrants, placings, separation, leader),
         flips=told,
         warnings=tuple(_warnings(ledger, compared, seeds, imputations, told)),
     )
@@ -72,7 +71,7 @@ def _placings(compared: Entries, placed: NDArray[np.float64]) -> tuple[Placing, 
         own = compared.on(table)
         dummy = oriented(compared.dummies[table].score, own[0].metric)
         scaled = ranks.normalised([one.goodness for one in own], dummy)
-        order = sorted(range(len(own)), key=lambda place: (placed[row, place], place))
+        order = sorted(range(len(own)), key=lambda place: (not own[place].has_model, placed[row, place], place))
         best, margin = own[order[0]], _margins(own)
         for place in order:
             entry = own[place]
@@ -128,7 +127,16 @@ def _entrants(compared: Entries, placed: NDArray[np.float64], placings: Sequence
                 failure_share=failures / planned,
             )
         )
-    return tuple(sorted(found, key=lambda one: (one.average_rank.value or 0.0, -(one.normalised.value or 0.0))))
+    return tuple(
+        sorted(
+            found,
+            key=lambda one: (
+                one.failures == one.planned,
+                one.average_rank.value or 0.0,
+                -(one.normalised.value or 0.0),
+            ),
+        )
+    )
 
 
 def _mean(values: Sequence[float], unit: Unit) -> Estimate:
@@ -147,26 +155,31 @@ def _separation(compared: Entries, goodness: NDArray[np.float64], placed: NDArra
     tables, count = goodness.shape
     if tables < ranks.TABLES_FLOOR or count < 2:
         return Separation(groups=(), reason=_TOO_FEW if count > 1 else "There is one entrant.")
+    if count == 2:
+        p = ranks.sign_test(goodness[:, 0], goodness[:, 1])
+        return Separation(sign_p=p, groups=() if p < ranks.SIGNIFICANCE else (compared.entrants,))
     average, difference = placed.mean(axis=0).tolist(), ranks.critical_difference(tables, count)
-    test = ranks.friedman(goodness) if count > 2 else None
-    chance = test is not None and test.f_p >= SIGNIFICANCE
+    test = ranks.friedman(goodness)
     # Nemenyi's test is for pairs after Friedman's has found that not all are alike (Demsar 2006, section 3.2.2).
-    together = ranks.groups(average, count if chance else difference)
+    together = ranks.groups(average, count if test.f_p >= ranks.SIGNIFICANCE else difference)
     return Separation(
-        friedman_chi2=test.chi2 if test else None,
-        friedman_p=test.chi2_p if test else None,
-        iman_davenport_f=test.f if test else None,
-        iman_davenport_p=test.f_p if test else None,
+        friedman_chi2=test.chi2,
+        friedman_p=test.chi2_p,
+        iman_davenport_f=test.f,
+        iman_davenport_p=test.f_p,
         critical_difference=difference,
         groups=tuple(tuple(compared.entrants[place] for place in group) for group in together),
     )
 
 
-def _duels(compared: Entries, goodness: NDArray[np.float64], order: Sequence[int]) -> tuple[Duel, ...]:
+def _duels(
+    compared: Entries, goodness: NDArray[np.float64], order: Sequence[int], separation: Separation
+) -> tuple[Duel, ...]:
     tables = len(goodness)
     if not tables:
         return ()
-    p = ranks.nemenyi(goodness) if tables >= ranks.TABLES_FLOOR and len(order) > 1 else None
+    differ = separation.iman_davenport_p is not None and separation.iman_davenport_p < ranks.SIGNIFICANCE
+    p = ranks.nemenyi(goodness) if differ else None
     found = []
     for number, place in enumerate(order):
         for other in order[number + 1 :]:
@@ -178,7 +191,7 @@ def _duels(compared: Entries, goodness: NDArray[np.float64], order: Sequence[int
                     entrant=compared.entrants[place],
                     other=compared.entrants[other],
                     win_rate=rate,
-                    p=None if p is None else float(p[place, other]),
+                    p=separation.sign_p if p is None else float(p[place, other]),
                 )
             )
     return tuple(found)
@@ -200,15 +213,16 @@ def _imputations(compared: Entries, goodness: NDArray[np.float64]) -> tuple[Impu
         ("left_out", goodness[~failed.any(axis=1)]),
         ("worst", worst),
     )
-    return tuple(Imputation(way=way, tables=len(each), leaders=_leaders(compared, each)) for way, each in ways)
+    return tuple(Imputation(way=way, tables=len(each), standing=_standing(compared, each)) for way, each in ways)
 
 
-def _leaders(compared: Entries, goodness: NDArray[np.float64]) -> tuple[str, ...]:
+def _standing(compared: Entries, goodness: NDArray[np.float64]) -> tuple[tuple[str, ...], ...]:
     if not len(goodness):
         return ()
-    average = ranks.ranks(goodness).mean(axis=0)
+    average = np.round(ranks.ranks(goodness).mean(axis=0), 9)
     return tuple(
-        entrant for entrant, rank in zip(compared.entrants, average, strict=True) if rank <= average.min() + 1e-9
+        tuple(entrant for entrant, rank in zip(compared.entrants, average, strict=True) if rank == one)
+        for one in sorted(set(average.tolist()))
     )
 
 
@@ -216,12 +230,16 @@ def _warnings(
     ledger: Ledger, compared: Entries, seeds: int, imputations: Sequence[Imputation], told: str | None
 ) -> list[str]:
     found = []
-    if told is not None and len({one.leaders for one in imputations}) > 1:
+    if told is not None and is_flipped(imputations):
         found.append(told)
     if compared.left_out:
         found.append(
             f"Not compared on {', '.join(compared.left_out)}: the dummy model was not fitted there, so there is "
             "nothing to score a failure as."
+        )
+    if compared.unfinished:
+        found.append(
+            f"Not compared yet on {', '.join(compared.unfinished)}: the run has refits to do there. Resume it."
         )
     refits = {cell.id for cell in ledger.plan if cell.kind == "refit"}
     lost = [result for result in ledger.results if result.id in refits and result.failure is not None]

@@ -4,24 +4,27 @@ In: what was found over tables and on each. Out: `sentence`, the finding for the
 `power`. That no difference is shown is an answer, and is said first.
 """
 
+import itertools
 from collections.abc import Sequence
 
+from harness.analysis.entries import Entries
 from harness.records.comparison import Entrant, Imputation, Placing, Separation
-from harness.stats.ranks import TABLES_FLOOR, tables_needed
+from harness.stats.ranks import SIGNIFICANCE, TABLES_FLOOR, tables_needed
 from harness.units import Unit, format_number
 
 
 def sentence(
-    tables: Sequence[str],
     seeds: int,
+    compared: Entries,
     entrants: Sequence[Entrant],
     placings: Sequence[Placing],
     separation: Separation,
     leader: str | None,
 ) -> str:
     """Who leads, on how many tables and seeds, and from whom it cannot be told apart."""
+    tables = compared.tables
     if leader is None:
-        return "No comparison: no engine has a model that was fitted and scored. The failures say why."
+        return _no_answer(compared, entrants)
     if len(entrants) == 1:
         return f"{leader} is the only entrant: there is nothing to compare it with."
     if len(tables) == 1:
@@ -40,30 +43,42 @@ def sentence(
     return _over_tables(leader, where, rank, entrants, separation)
 
 
+def is_flipped(imputations: Sequence[Imputation]) -> bool:
+    """Whether any two entrants change places with the way in which failures are scored."""
+    return bool(imputations) and any(_reversed(imputations[0], one) for one in imputations[1:])
+
+
 def flips(imputations: Sequence[Imputation], entrants: Sequence[Entrant]) -> str | None:
-    """Whether another way to score failures would change who leads; None where nothing failed."""
+    """Whether another way to score failures would change the ranking; None where nothing failed."""
     if not imputations:
         return None
     by_way = {one.way: one for one in imputations}
     failed, planned = sum(one.failures for one in entrants), sum(one.planned for one in entrants)
     told = f"{failed} of {counted(planned, 'refit')} failed and {_is(failed)} scored as the dummy model"
     first = by_way["dummy"].leaders
-    others = []
-    if by_way["left_out"].leaders != first:
-        left, count = by_way["left_out"].leaders, by_way["left_out"].tables
-        others.append(
-            f"with the tables of failures left out, {joined(left)} {_leads(left)} on the {counted(count, 'other')}"
-            if left
-            else "with the tables of failures left out, no table remains"
+    ways = [
+        (
+            by_way["left_out"],
+            f"with the tables of failures left out, on the {counted(by_way['left_out'].tables, 'other')}",
+        ),
+        (by_way["worst"], "scored as the worst entrant of their table"),
+    ]
+    # Where no table is left there is no other answer, and so none that differs.
+    others = [
+        f"{how}, {joined(way.leaders)} {_leads(way.leaders)}"
+        for way, how in ways
+        if way.standing and way.leaders != first
+    ]
+    if others:
+        return (
+            f"How failures are scored decides who leads: {told}, and {joined(first)} {_leads(first)}; "
+            f"{'; '.join(others)}."
         )
-    if by_way["worst"].leaders != first:
-        left = by_way["worst"].leaders
-        others.append(f"scored as the worst entrant of their table, {joined(left)} {_leads(left)}")
-    if not others:
-        return f"{told}; {joined(first)} {_leads(first)} however failures are scored."
-    return (
-        f"How failures are scored decides who leads: {told}, and {joined(first)} {_leads(first)}; {'; '.join(others)}."
-    )
+    however = f"{told}; {joined(first)} {_leads(first)} however failures are scored"
+    moved = [f"{how}, it is {order(way)}" for way, how in ways if _reversed(by_way["dummy"], way)]
+    if moved:
+        return f"{however}, but the order behind changes: {order(by_way['dummy'])}; {'; '.join(moved)}."
+    return f"{however}."
 
 
 def power(tables: int, entrants: int, separation: Separation) -> str | None:
@@ -75,7 +90,10 @@ def power(tables: int, entrants: int, separation: Separation) -> str | None:
         f"On {tables} tables average ranks of {entrants} entrants are told apart where they differ by "
         f"{format_number(apart, Unit.RANK)} or more."
     )
-    return f"{here} To tell apart two that are one rank apart takes {counted(tables_needed(entrants), 'table')}."
+    if entrants == 2:
+        return here if separation.reason else None
+    needed = counted(tables_needed(entrants), "table")
+    return f"{here} A difference of one rank would be told apart on {needed} or more."
 
 
 def joined(names: Sequence[str]) -> str:
@@ -86,6 +104,31 @@ def joined(names: Sequence[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 seed`, `2 seeds`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _reversed(one: Imputation, other: Imputation) -> bool:
+    places = [{name: place for place, group in enumerate(way.standing) for name in group} for way in (one, other)]
+    return any(
+        places[0][left] < places[0][right] and places[1][left] > places[1][right]
+        for left, right in itertools.permutations(places[0], 2)
+        if places[1]
+    )
+
+
+def order(way: Imputation) -> str:
+    """`a, b = c, d`: best first, equals joined."""
+    return ", ".join(" = ".join(group) for group in way.standing)
+
+
+def _no_answer(compared: Entries, entrants: Sequence[Entrant]) -> str:
+    if not compared.tables and compared.unfinished:
+        return "No comparison yet: no table has all its refits. Resume the run."
+    if not compared.tables:
+        return "No comparison: the dummy model was fitted on no table, so there is no zero to measure from."
+    if all(one.failures == one.planned for one in entrants):
+        return "No comparison: no engine has a model that was fitted and scored. The failures say why."
+    where = compared.tables[0] if len(compared.tables) == 1 else f"any of {len(compared.tables)} tables"
+    return f"Nobody leads: nothing that was found is better on {where} than a model that never looks at the features."
 
 
 def _is(number: int) -> str:
@@ -116,18 +159,31 @@ def _on_one_table(table: str, placings: Sequence[Placing]) -> str:
 
 
 def _over_tables(leader: str, where: str, rank: str, entrants: Sequence[Entrant], separation: Separation) -> str:
-    p = separation.iman_davenport_p
-    test = "" if p is None else f" (Friedman's test, F form: p = {p:.2g})"
     names = [one.entrant for one in entrants]
     group = next((group for group in separation.groups if leader in group), (leader,))
     apart = [name for name in names if name not in group]
-    nemenyi = f"Nemenyi's test, 5 %: ranks must differ by {format_number(separation.critical_difference, Unit.RANK)}"
     if not apart:
-        how = test or f" ({nemenyi})"
+        how = _why_alike(separation)
         return f"No difference shown between {joined(names)} {where}{how}; {leader} has the best average rank, {rank}."
+    how = (
+        f"the sign test: p = {separation.sign_p:.2g}"
+        if separation.sign_p is not None
+        else f"Nemenyi's test, 5 %: ranks must differ by {format_number(separation.critical_difference, Unit.RANK)}"
+    )
     if len(group) == 1:
-        return f"{leader} leads {where}: average rank {rank}, told apart from {joined(apart)} ({nemenyi})."
+        return f"{leader} leads {where}: average rank {rank}, told apart from {joined(apart)} ({how})."
     return (
         f"No difference shown between {joined(group)} {where}; {leader} has the best average rank, {rank}, "
-        f"told apart from {joined(apart)} ({nemenyi})."
+        f"told apart from {joined(apart)} ({how})."
     )
+
+
+def _why_alike(separation: Separation) -> str:
+    p = separation.iman_davenport_p
+    if separation.sign_p is not None:
+        return f" (sign test: p = {separation.sign_p:.2g})"
+    if p is None:
+        return ""
+    if p < SIGNIFICANCE:
+        return f" (not all are alike, by Friedman's test: p = {p:.2g}; but Nemenyi's tells no two apart)"
+    return f" (Friedman's test, F form: p = {p:.2g})"

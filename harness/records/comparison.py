@@ -29,8 +29,8 @@ class Placing(Frozen):
     rank: float
     """1 is the best; equals share the mean of their places."""
     behind: Estimate
-    """By how much the best entrant of the table is better, on the same resampled rows; of the best itself 0. With 95 %
-    the intervals of all pairs on the table hold together."""
+    """By how much the best entrant of the table with a model is better, on the same resampled rows; of the best itself
+    0. With 95 % the intervals of all pairs on the table hold together."""
     apart: bool
     """It is behind by more than chance."""
     planned: int
@@ -61,7 +61,8 @@ class Duel(Frozen):
     win_rate: Estimate
     """Share of the tables, ties as half."""
     p: float | None
-    """Nemenyi's, allowing for all pairs; None where the tables are too few for the test."""
+    """Nemenyi's, allowing for all pairs, or the sign test's where there are only two; None where the tables are too few
+    for a test, or Friedman's found that all may be alike."""
 
 
 class Separation(Frozen):
@@ -72,7 +73,9 @@ class Separation(Frozen):
     iman_davenport_f: float | None = None
     iman_davenport_p: float | None = None
     critical_difference: float | None = None
-    """By how much average ranks must differ, at 5 %."""
+    """By how much average ranks must differ, at 5 %; None for two entrants, which the sign test holds apart."""
+    sign_p: float | None = None
+    """Of the sign test, for two entrants."""
     groups: tuple[tuple[str, ...], ...]
     """The largest groups of entrants between which no difference is shown, best first."""
     reason: str | None = None
@@ -93,13 +96,18 @@ class Trade(Frozen):
 
 
 class Imputation(Frozen):
-    """Who leads if failures are scored in one way or another."""
+    """In which order entrants stand if failures are scored in one way or another."""
 
     way: Literal["dummy", "left_out", "worst"]
     """As the dummy model; not at all, with the tables they are on; as the worst entrant on the table."""
     tables: int
-    leaders: tuple[str, ...]
-    """Best average rank; several where it is shared, none where no table is left."""
+    standing: tuple[tuple[str, ...], ...]
+    """Entrants by average rank, best first, those that share one together; empty where no table is left."""
+
+    @property
+    def leaders(self) -> tuple[str, ...]:
+        """Who has the best average rank."""
+        return self.standing[0] if self.standing else ()
 
 
 class Ranking(Frozen):
@@ -108,12 +116,12 @@ class Ranking(Frozen):
     tables: tuple[str, ...]
     """That were compared on."""
     left_out: tuple[str, ...]
-    """That were not: without a dummy model there is nothing to score a failure as."""
+    """That were not: they have no dummy model, or refits that were not tried yet."""
     seeds: int
     entrants: tuple[Entrant, ...]
-    """Best average rank first."""
+    """Best average rank first; those without any model last."""
     placings: tuple[Placing, ...]
-    """By table, best first."""
+    """By table, best first; those without any model last."""
     duels: tuple[Duel, ...]
     """Each pair once, the better of the two first."""
     separation: Separation
@@ -121,7 +129,7 @@ class Ranking(Frozen):
     imputations: tuple[Imputation, ...]
     """Empty where nothing failed."""
     leader: str | None
-    """Best average rank; None where there is no answer."""
+    """Best average rank of those with a model; None where nobody is better than a model that never looks."""
     sentence: str
     """The finding in plain words."""
     flips: str | None

@@ -20,6 +20,9 @@ TABLES_FLOOR = sample_floor(0.5)
 """Fewest tables that can show a difference: who wins all of five may still be the worse one in 1 of 16 comparisons
 (the sign test, two sides), of six in 1 of 32."""
 
+SIGNIFICANCE = 0.05
+"""Below this p a difference is shown."""
+
 _DIGITS = 12
 """Scores that agree so far are ties: a mean over seeds differs from itself by the order of its sum."""
 
@@ -81,7 +84,7 @@ def critical_difference(tables: int, entrants: int) -> float:
 
 
 def tables_needed(entrants: int, difference: float = 1.0) -> int:
-    """Fewest tables on which average ranks that are `difference` apart are told apart by Nemenyi's test."""
+    """Fewest tables on which average ranks that were found `difference` apart are told apart by Nemenyi's test."""
     return math.ceil((critical_difference(1, entrants) / difference) ** 2)
 
 
@@ -90,6 +93,16 @@ def nemenyi(goodness: ArrayLike) -> NDArray[np.float64]:
     import scikit_posthocs  # takes seconds: it brings statsmodels and seaborn
 
     return np.asarray(scikit_posthocs.posthoc_nemenyi_friedman(ranks(goodness)), dtype=np.float64)
+
+
+def sign_test(left: ArrayLike, right: ArrayLike) -> float:
+    """The exact p of two entrants being alike, by who is better on how many tables; ties say nothing (two sides).
+
+    For two, Nemenyi's test is this one by a normal curve, which misleads in 7.0 of 100 cases on 8 tables.
+    """
+    placed = ranks(np.column_stack([left, right]))
+    won, lost = (int((placed[:, 0] < placed[:, 1]).sum()), int((placed[:, 0] > placed[:, 1]).sum()))
+    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def groups(average_ranks: Sequence[float], difference: float) -> tuple[tuple[int, ...], ...]:

@@ -23,7 +23,7 @@ def started(ledgers: ModuleType, tables: list[str], seeds: tuple[int, ...]) -> A
     story = ledgers.Story(ledgers.comparison_scenario(tables, seeds))
     for table in tables:
         story.refitted(table, DUMMY, 0.5)
-    return story
+    return story.lost()
 
 
 def test_before_its_first_trial_a_search_has_nothing_and_after_its_last_what_it_found(ledgers: ModuleType) -> None:

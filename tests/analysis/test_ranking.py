@@ -32,7 +32,7 @@ def test_without_refits_nothing_is_compared(ledgers: ModuleType) -> None:
 
 
 def test_a_planned_comparison_of_which_nothing_came_has_no_answer(ledgers: ModuleType) -> None:
-    found = told(ledgers.Story(ledgers.comparison_scenario(SIX)))
+    found = told(ledgers.Story(ledgers.comparison_scenario(SIX)).lost())
     assert (found.leader, found.entrants, found.left_out) == (None, (), tuple(SIX))
     assert found.sentence.startswith("No comparison:")
 
@@ -59,10 +59,11 @@ def test_a_score_is_the_mean_over_seeds(ledgers: ModuleType) -> None:
     story.refitted("one", DUMMY, 0.5)
     for seed, score in ((1, 0.8), (2, 0.9)):
         story.refitted("one", FLAML, score, seed=seed)
-    best = told(story).placings[0]
+    best = told(story.lost()).placings[0]
     assert (best.entrant, best.planned, best.failures) == (FLAML, 2, 0)
     assert (best.score.value, best.seed_low, best.seed_high) == (pytest.approx(0.85), 0.8, 0.9)
-    assert (best.score.low, best.score.high) == (pytest.approx(0.8), pytest.approx(0.9))
+    # Nobody else says how much luck there is, and two seeds have one degree of freedom: no interval to speak of.
+    assert best.score.low is not None and best.score.low < 0.5
 
 
 def test_scores_are_told_apart_by_their_difference_on_the_same_rows(ledgers: ModuleType) -> None:
@@ -172,7 +173,7 @@ def test_a_lead_that_hangs_on_how_failures_are_scored_says_so(ledgers: ModuleTyp
     ]
     assert found.flips == (
         f"How failures are scored decides who leads: 3 of 24 refits failed and are scored as the dummy model, and "
-        f"{FLAML} leads; with the tables of failures left out, {OPTUNA} leads on the 3 others."
+        f"{FLAML} leads; with the tables of failures left out, on the 3 others, {OPTUNA} leads."
     )
 
 
@@ -183,6 +184,96 @@ def test_a_lead_that_does_not_hang_on_failures_says_that_too(ledgers: ModuleType
         f"1 of 24 refits failed and is scored as the dummy model; {FLAML} leads however failures are scored."
     )
     assert told(ledgers.compared(steady(SIX))).flips is None
+
+
+def test_an_order_that_hangs_on_failures_says_so_where_the_lead_does_not(ledgers: ModuleType) -> None:
+    """Optuna is second on one table, and last on the other, where it failed."""
+    scores: dict[str, dict[str, float | None]] = {
+        table: {FLAML: 0.9, OPTUNA: None if number == 0 else 0.85, RANDOM: 0.84 if number else 0.85, BASELINE: 0.6}
+        for number, table in enumerate(SIX[:2])
+    }
+    found = told(ledgers.compared(scores))
+    assert found.leader == FLAML
+    assert found.flips == (
+        f"1 of 8 refits failed and is scored as the dummy model; {FLAML} leads however failures are scored, but the "
+        f"order behind changes: {FLAML}, {RANDOM}, {OPTUNA}, {BASELINE}; with the tables of failures left out, on the "
+        f"1 other, it is {FLAML}, {OPTUNA}, {RANDOM}, {BASELINE}."
+    )
+    assert found.flips in found.warnings
+
+
+def test_where_no_table_is_left_there_is_no_other_answer_and_so_no_flip(ledgers: ModuleType) -> None:
+    scores: dict[str, dict[str, float | None]] = {"one": {FLAML: 0.9, OPTUNA: 0.85, RANDOM: 0.8, BASELINE: 0.6}}
+    story = ledgers.compared(scores, seeds=(1, 2))
+    lost = story.cell("refit", RANDOM, table="one", seed=2)
+    story.refits = [refit for refit in story.refits if refit.cell != lost.id]
+    found = told(story)
+    assert [(one.way, one.leaders) for one in found.imputations] == [
+        ("dummy", (FLAML,)),
+        ("left_out", ()),
+        ("worst", (FLAML,)),
+    ]
+    assert found.flips is not None and found.flips.endswith("however failures are scored.")
+    assert found.flips not in found.warnings
+
+
+@pytest.mark.parametrize("tables", [1, 6])
+def test_who_has_no_model_does_not_lead_where_others_are_worse_than_the_dummy(ledgers: ModuleType, tables: int) -> None:
+    scores: dict[str, dict[str, float | None]] = {
+        table: {FLAML: None, OPTUNA: 0.45, RANDOM: 0.44, BASELINE: 0.43} for table in SIX[:tables]
+    }
+    found = told(ledgers.compared(scores))
+    assert found.leader is None
+    assert found.sentence.startswith("Nobody leads: nothing that was found is better on ")
+    assert [one.entrant for one in found.placings[:4]] == [OPTUNA, RANDOM, BASELINE, FLAML]
+    scores[SIX[0]][OPTUNA] = 0.6
+    assert told(ledgers.compared(scores)).leader == OPTUNA
+
+
+def test_three_seeds_that_all_failed_are_no_better_than_the_dummy(ledgers: ModuleType) -> None:
+    """A mean of three equal scores may be off by a last digit, of which no lead must be made."""
+    for dummy in (0.1, 0.43, 0.57, 0.7, 0.83):
+        story = ledgers.Story(ledgers.comparison_scenario(["one"], (1, 2, 3), compare={}))
+        story.refitted("one", DUMMY, dummy)
+        assert {one.normalised for one in told(story.lost()).placings} == {0.0}
+
+
+def test_what_was_not_tried_yet_has_not_failed(ledgers: ModuleType) -> None:
+    story = ledgers.compared(steady(SIX[:3]))
+    for table in SIX[1:3]:
+        cell = story.cell("refit", OPTUNA, table=table)
+        story.refits = [refit for refit in story.refits if refit.cell != cell.id]
+        del story.results[cell.id]
+    found = told(story)
+    assert (found.tables, found.left_out) == ((SIX[0],), tuple(SIX[1:3]))
+    assert sum(one.failures for one in found.entrants) == 0
+    assert any(warning.startswith("Not compared yet on table-1, table-2") for warning in found.warnings)
+
+
+def test_friedman_may_find_what_nemenyi_cannot_place(ledgers: ModuleType) -> None:
+    """Average ranks of 2, 2, 2.17 and 3.83: not all alike, and the farthest are 1.83 apart, where it takes 1.91."""
+    goodness = [(1, 2, 3, 0), (3, 2, 0, 1), (3, 1, 2, 0), (1, 3, 2, 0), (1, 2, 3, 0), (3, 1, 2, 0)]
+    names = (FLAML, OPTUNA, RANDOM, BASELINE)
+    scores = {
+        table: {name: 0.6 + 0.05 * one for name, one in zip(names, own, strict=True)}
+        for table, own in zip(SIX, goodness, strict=True)
+    }
+    found = told(ledgers.compared(scores))
+    assert found.separation.iman_davenport_p == pytest.approx(0.0182, abs=1e-4)
+    assert "(not all are alike, by Friedman's test: p = 0.018; but Nemenyi's tells no two apart)" in found.sentence
+
+
+def test_two_entrants_are_held_apart_by_the_sign_test(ledgers: ModuleType) -> None:
+    tables = [f"table-{number}" for number in range(8)]
+    story = ledgers.Story(ledgers.comparison_scenario(tables, (1,), [FLAML], compare={}))
+    for number, table in enumerate(tables):
+        story.refitted(table, DUMMY, 0.5)
+        story.refitted(table, FLAML, 0.9, seed=1)
+        story.refitted(table, BASELINE, 0.8 if number else 0.95)
+    found = told(story)
+    assert found.separation.sign_p == pytest.approx(18 / 256)
+    assert found.sentence.startswith(f"No difference shown between {FLAML} and {BASELINE} on 8 tables")
+    assert found.duels[0].p == pytest.approx(18 / 256)
 
 
 def test_a_table_without_its_dummy_is_left_out_and_named(ledgers: ModuleType) -> None:

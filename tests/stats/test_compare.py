@@ -28,14 +28,40 @@ def test_unlike_numbers_of_resamples_do_not_pair():
 
 
 def test_one_seed_s_resamples_stay_what_they_are():
-    assert over_seeds([[0.9, 0.8, 0.7]], np.random.default_rng(0)) == (0.9, 0.8, 0.7)
+    assert over_seeds([[[0.9, 0.8, 0.7]]], [[0.8]], [False], np.random.default_rng(0)) == [(0.9, 0.8, 0.7)]
 
 
-def test_seeds_that_differ_show_in_the_interval_as_a_quarter_each_end():
-    """Of two seeds drawn twice, both are the first in a quarter of all cases, and both the second in another."""
-    drawn = over_seeds([[0.8] * 4000, [0.9] * 4000], np.random.default_rng(0))
-    shares = [np.mean(np.isclose(drawn, value)) for value in (0.8, 0.85, 0.9)]
-    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+def test_the_luck_of_seeds_is_student_s_interval_of_their_mean():
+    """Two contenders of three seeds each: four degrees of freedom, and the mean variance of both, 0.01 and 0.02."""
+    scores = [[0.8, 0.9, 1.0], [0.8, 0.8 + 0.02**0.5, 0.8 - 0.02**0.5]]
+    rows = [[[score] * 40_000 for score in own] for own in scores]
+    first, second = over_seeds(rows, scores, [False, False], np.random.default_rng(0))
+    for own, variance, mean in ((first, 0.015, 0.9), (second, 0.02, 0.8)):
+        half = stats.t.ppf(0.975, 4) * (variance / 3) ** 0.5
+        assert np.quantile(own, (0.025, 0.975)) == pytest.approx([mean - half, mean + half], abs=0.01)
+
+
+def test_whose_seed_failed_widens_its_own_interval_and_no_other():
+    scores = [[0.80, 0.82], [0.81, 0.83], [0.9, 0.5]]
+    rows = [[[score] * 4000 for score in own] for own in scores]
+    spread = [np.std(own) for own in over_seeds(rows, scores, [False, False, True], np.random.default_rng(0))]
+    assert spread[2] > 10 * spread[0] and spread[1] < 0.05
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("luck", [0.5, 10.0])
+def test_of_equal_contenders_with_luck_hardly_any_is_told_apart(seeds, luck):
+    """Four that differ by the luck of their seeds and by the noise of rows only: at most about 5 of 100 mislead."""
+    rng = np.random.default_rng(0)
+    misled = 0
+    for _ in range(150):
+        scores = rng.normal(0, luck, (4, seeds)) + rng.normal(size=(4, 1))
+        rows = scores[:, :, None] + rng.normal(size=(4, 1, 300))
+        drawn = over_seeds(rows.tolist(), scores.tolist(), [False] * 4, rng)
+        means = scores.mean(axis=1)
+        best = int(means.argmax())
+        misled += bool((means[best] - means > margins(drawn)[best]).any())
+    assert misled / 150 < 0.1
 
 
 @pytest.mark.parametrize("contenders", [2, 5])

@@ -17,6 +17,7 @@ from harness.stats.ranks import (
     nemenyi,
     normalised,
     ranks,
+    sign_test,
     tables_needed,
     win_interval,
     wins,
@@ -153,3 +154,17 @@ def test_on_a_shared_scale_nothing_is_0_and_the_best_is_1() -> None:
     assert normalised([0.75, 0.9, 0.4], nothing=0.5) == pytest.approx([0.625, 1.0, 0.0])
     assert normalised([-0.3, -0.2, -9.0], nothing=-0.7) == pytest.approx([0.8, 1.0, 0.0])
     assert normalised([0.4, 0.5], nothing=0.5) == [0.0, 0.0]
+
+
+def test_two_entrants_are_told_apart_by_the_sign_test() -> None:
+    """Seven wins of eight: 2 * (1 + 8) / 2**8. A tie says nothing; of ties alone nobody is the better one."""
+    left = np.arange(8.0)
+    right = left - 1
+    right[0] = 1.0
+    assert sign_test(left, right) == pytest.approx(18 / 256)
+    assert sign_test([*left, 5.0], [*right, 5.0]) == pytest.approx(18 / 256)
+    assert sign_test([1.0], [1.0]) == 1.0
+
+
+def test_nothing_is_won_where_all_have_the_dummy_s_score() -> None:
+    assert normalised([0.1, 0.1], 0.1) == [0.0, 0.0]
