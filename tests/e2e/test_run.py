@@ -15,7 +15,9 @@ import psutil
 import pytest
 from commands import ROOT, harness, left_running, short, started
 
+from harness.analysis.growth import best_by
 from harness.records.run import CellState
+from harness.space.families import baseline
 from harness.store.database import Database
 
 pytestmark = pytest.mark.alone
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.alone
 def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("results")
     before = set(psutil.pids())
-    done = harness(*short(folder, "one"))
+    done = harness(*short(folder, "one", "compare.rows=[1, 1000]", "compare.seconds=0.02"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Ship ")
     assert left_running(before) == []
@@ -45,6 +47,28 @@ def test_every_cell_was_done(results: Path) -> None:
     assert len(ledger.trials) == 3
     assert {result.runtime for result in ledger.micro if result.benchmark == "predict"} == {"onnx", "sklearn_native"}
     assert ledger.run.finished_utc is not None
+
+
+def test_what_was_found_is_fitted_once_more_and_compared(results: Path) -> None:
+    with Database.read(results / "one" / "run.db") as database:
+        ledger = database.ledger()
+    best = best_by(ledger.trials, "accuracy")
+    assert {refit.entrant: refit.configuration for refit in ledger.refits} == {
+        "dummy": {},
+        "baseline": baseline("multiclass"),
+        "random_search": next(one.evaluated.configuration for one in ledger.trials if one.evaluated.score == best),
+    }
+    for refit in ledger.refits:
+        assert [one.rows for one in refit.predict] == [1, 1000]
+        assert refit.fit_cold_s > 0 and refit.predict_cold_s > 0 and refit.threads == 1
+    summary = json.loads((results / "one" / "report" / "summary.json").read_text())
+    assert summary["comparison"]["tables"] == ["iris"]
+    scored = {one["entrant"]: one["score"]["value"] for one in summary["comparison"]["placings"]}
+    assert scored == {one.entrant: one.score for one in ledger.refits if one.entrant != "dummy"}
+    report = results / "one" / "report"
+    assert {"standings.png", "trades.png"} <= {path.name for path in (report / "charts").iterdir()}
+    assert {"scores.csv", "timings.csv", "predictions.csv"} <= {path.name for path in (report / "tables").iterdir()}
+    assert "Engines compared" in (report / "report.md").read_text()
 
 
 def test_the_report_holds_every_form(results: Path) -> None:
