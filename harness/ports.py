@@ -72,7 +72,7 @@ class Finished:
     """A proposal that came to its end, and when. Seconds count from the beginning of the search."""
 
     asked: int
-    """Which proposal of the search it was, from 0."""
+    """Which proposal of the engine's it was, from 0."""
     asked_s: float
     """When the engine was asked for it."""
     sent_s: float
@@ -82,6 +82,10 @@ class Finished:
     evaluated: Evaluated
     is_known: bool = False
     """It was recorded before the search was interrupted, and is told to the engine again."""
+    proposed: int = 0
+    """How many proposals the engine had made when it was told of this one."""
+    moved: int = 0
+    """How far both numbers move in the record: there are trials of another way that the engine took before."""
 
 
 class Workbench(Protocol):
@@ -106,6 +110,13 @@ class Fleet(Protocol):
     """The workers, as an engine sees them. It keeps the budget: both methods end when trials or seconds are spent."""
 
     workers: int
+
+    @property
+    def trials(self) -> int:
+        """How many proposals there is room for: those of the problem, but for what an engine that was interrupted did
+        on another way than the one it takes now.
+        """
+        ...
 
     def evaluate(self, ask: Callable[[], Proposal | None], go_on: GoOn | None = None) -> Iterator[Finished]:
         """Keep every worker busy with what `ask` returns, until it returns None; yield what finishes, as it does.

@@ -55,7 +55,7 @@ class Halving:
 
         def ask() -> Proposal:
             # In ASHA each rung costs about as much as any other: the last one keeps its part of trials and of seconds.
-            left = problem.trials - len(asked)
+            left = fleet.trials - len(asked)
             closing = left <= max(1, problem.trials // len(rungs)) or told_s >= problem.seconds * (1 - 1 / len(rungs))
             found = _best_left(rungs) if closing else _promotable(rungs, self.reduction_factor)
             configuration, rung = (sample(families, rng), 0) if found is None else (found.configuration, found.rung + 1)

@@ -97,6 +97,10 @@ class Trial(Frozen):
     """From 0, in the order in which the trials finished."""
     asked: int
     """From 0, in the order in which the engine proposed them."""
+    proposed: int | None = None
+    """How many the engine had proposed when it was told of this one, which says what it knew at each; None: it was
+    asked whenever a worker was free.
+    """
     asked_s: float
     sent_s: float
     """Between both the engine made up its mind."""

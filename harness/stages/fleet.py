@@ -5,7 +5,8 @@ In: workers, a problem, and the trials it has already. Out: what finishes, as it
 Whose workers they are, and in whose time they work, it does not know: `stages.ray_workers` are actors of Ray,
 `stages.simulated_workers` repeat recorded trials in virtual time. A search that was interrupted is told again what it
 was told: the engine is asked as before, recorded answers come in their recorded order, and only what was never
-answered is sent to a worker.
+answered is sent to a worker. What the engine knew at each of its proposals is counted and not timed: a proposal that
+was under way is asked for again, and that takes place at another time.
 """
 
 import math
@@ -71,9 +72,12 @@ class Workers(Protocol):
     def stop(self, worker: int) -> None:
         """End what a worker is at; it is `Ready` again some time later."""
 
-    def inside(self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float) -> Iterator[Evaluated]:
-        """Run a loop in worker 0, and give it those answers first; yield what it yields, and a failure at last where it
-        breaks, or goes on for longer than `seconds` and `grace_s`.
+    def inside(
+        self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float
+    ) -> Iterator[Evaluated | None]:
+        """Run a loop in worker 0, and give it those answers first, as long as it attempts the same; yield None when its
+        time begins, then what it yields, and a failure at last where it breaks, or goes on for longer than `seconds`
+        and `grace_s`.
         """
 
 
@@ -87,6 +91,12 @@ class SearchFleet:
         self._clock = workers.clock
         self._problem: Problem | None = None
         self._history: Sequence[Trial] = ()
+        self._replay = _Replay(())
+
+    @property
+    def trials(self) -> int:
+        """How many proposals of the engine there is room for."""
+        return self._asked.trials - self._replay.dropped
 
     def start(self, problem: Problem, history: Sequence[Trial] = ()) -> None:
         """Make every worker ready for a problem, of which these trials are there already, in their order.
@@ -94,29 +104,31 @@ class SearchFleet:
         Raises UsageError where the table is too small for the folds, InfrastructureError where workers do not start.
         """
         folds = fold_rows(self._rows, problem.folds, problem.seed)
-        self._problem, self._history = problem, history
+        self._problem, self._history, self._replay = problem, history, _Replay(history)
         self._workers.start(problem, folds)
 
     def evaluate(self, ask: Callable[[], Proposal | None], go_on: GoOn | None = None) -> Iterator[Finished]:
         """Keep every worker busy with what `ask` returns; yield what finishes, as it does."""
-        return _Search(self._asked, self._workers, self._clock, _Replay(self._history), ask, go_on).finished()
+        return _Search(self._asked, self._workers, self._clock, self._replay, ask, go_on).finished()
 
     def inside(self, loop: Loop) -> Iterator[Finished]:
         """Run an engine's own loop in the first worker; yield what it yields, while it goes on."""
         problem, known = self._asked, deque(self._history)
         spent_s = known[-1].finished_s if known else 0.0
         told = [trial.evaluated for trial in known]
-        began_s, last_s = self._clock.monotonic_s() - spent_s, 0.0
-        found = self._workers.inside(loop, told, max(0.0, problem.seconds - spent_s), grace_s(problem))
-        for number, evaluated in enumerate(found):
-            if known and known[0].evaluated == evaluated:
+        began_s, last_s, number = self._clock.monotonic_s() - spent_s, 0.0, _next_number(known)
+        for evaluated in self._workers.inside(loop, told, max(0.0, problem.seconds - spent_s), grace_s(problem)):
+            if evaluated is None:
+                began_s = self._clock.monotonic_s() - spent_s
+            elif known and known[0].evaluated == evaluated:
+                last_s = known[0].finished_s
                 yield _again(known.popleft())
-                continue
-            known.clear()  # it took another way, and what comes is new
-            finished_s = self._clock.monotonic_s() - began_s
-            sent_s = max(last_s, finished_s - evaluated.duration_s)
-            yield Finished(number, last_s, sent_s, finished_s, evaluated)
-            last_s = finished_s
+            else:
+                known.clear()  # it took another way, and what comes is new
+                finished_s = self._clock.monotonic_s() - began_s
+                sent_s = max(last_s, finished_s - evaluated.duration_s)
+                yield Finished(number, last_s, sent_s, finished_s, evaluated, proposed=number + 1)
+                last_s, number = finished_s, number + 1
 
     @property
     def _asked(self) -> Problem:
@@ -145,9 +157,11 @@ class _Replay:
 
     def __init__(self, history: Sequence[Trial]) -> None:
         self._left = deque(history)
-        self._asked_s = {trial.asked: trial.asked_s for trial in history}
+        self._next_number = _next_number(history)
         self.dropped = 0
         """Recorded answers that the engine did not ask for again; they are trials of the search all the same."""
+        self.moved = 0
+        """What is to be added to the numbers of what is new then, so that no two trials have the same."""
 
     @property
     def is_on(self) -> bool:
@@ -157,9 +171,10 @@ class _Replay:
     def spent_s(self) -> float:
         return self._left[-1].finished_s if self._left else 0.0
 
-    def may_ask(self, number: int) -> bool:
-        """Whether the engine was asked for this proposal before it was told of the next recorded answer."""
-        return not self._left or self._asked_s.get(number, 0.0) < self._left[0].finished_s
+    def may_ask(self, asked: int) -> bool:
+        """Whether the engine, asked for so many, was asked once more before it was told of the next recorded answer."""
+        proposed = self._left[0].proposed if self._left else None
+        return proposed is None or asked < proposed
 
     def next(self, running: dict[int, _Running]) -> Trial | None:
         """The next recorded answer; None, from then on, where the engine did not ask for it again."""
@@ -168,6 +183,7 @@ class _Replay:
         if same is not None and same.proposal.configuration == known.evaluated.configuration:
             return known
         self.dropped = 1 + len(self._left)
+        self.moved = self._next_number - min(running, default=0)
         self._left.clear()
         return None
 
@@ -195,19 +211,22 @@ class _Search:
     def finished(self) -> Iterator[Finished]:
         try:
             while True:
+                if not self._replay.is_on:
+                    # What was under way before an interruption goes first, as it did then.
+                    for number, running in self._running.items():
+                        if running.limit_s is None:
+                            self._send(number, running)
                 self._ask_for_all()
                 if self._replay.is_on:
                     if (known := self._replay.next(self._running)) is not None:
                         yield self._told_again(known)
                     continue
-                for number, running in self._running.items():
-                    if running.limit_s is None:
-                        self._send(number, running)
                 if self._ended and not self._running:
                     return
                 for number, evaluated in self._received():
                     running = self._running.pop(number)
-                    yield Finished(number, running.asked_s, running.sent_s, self._now_s(), evaluated)
+                    times = (running.asked_s, running.sent_s, self._now_s())
+                    yield Finished(number, *times, evaluated, proposed=self._asked, moved=self._replay.moved)
         finally:
             # Left early: what still runs would hold its worker back from the next search.
             for running in self._running.values():
@@ -316,6 +335,11 @@ def _merged(parts: Sequence[Evaluated]) -> Evaluated:
             "peak_memory_bytes": max((part.peak_memory_bytes or 0 for part in parts), default=0) or None,
         }
     )
+
+
+def _next_number(history: Sequence[Trial]) -> int:
+    """Of a proposal that is none of those recorded."""
+    return 1 + max((trial.asked for trial in history), default=-1)
 
 
 def _again(known: Trial) -> Finished:

@@ -142,7 +142,9 @@ class RayWorkers:
         self._running = {call: sent for call, sent in self._running.items() if sent[0] != worker}
         self._replace(worker)
 
-    def inside(self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float) -> Iterator[Evaluated]:
+    def inside(
+        self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float
+    ) -> Iterator[Evaluated | None]:
         """Run a loop in worker 0; yield what it yields, and a failure at last where it breaks or does not end."""
         import ray
 
@@ -171,8 +173,7 @@ class RayWorkers:
                 last_s = self.clock.monotonic_s()
                 if evaluated is None:
                     end_s = last_s + seconds + grace_s + _LOOP_SILENCE_S
-                else:
-                    yield evaluated
+                yield evaluated
         finally:
             if not ended:
                 self._replace(0)

@@ -40,7 +40,8 @@ def search(
             Trial(
                 cell=cell,
                 number=len(trials),
-                asked=finished.asked,
+                asked=finished.asked + finished.moved,
+                proposed=finished.proposed + finished.moved,
                 asked_s=finished.asked_s,
                 sent_s=finished.sent_s,
                 finished_s=finished.finished_s,

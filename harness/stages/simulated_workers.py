@@ -129,7 +129,10 @@ class SimulatedWorkers:
     def attempt(self, configuration: Configuration) -> Evaluated | None:
         """As `ports.Workbench`, for an engine whose loop runs inside."""
         if self._told:
-            return self._told.pop(0)
+            known, *self._told = self._told
+            if known.configuration == configuration:
+                return known
+            self._told = []  # it takes another way, of which nothing is known
         left_s = self._end_s - self.clock.monotonic_s()
         if self._left <= 0 or left_s <= 0:
             return None
@@ -138,11 +141,14 @@ class SimulatedWorkers:
         self.clock.sleep(evaluated.duration_s)
         return evaluated
 
-    def inside(self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float) -> Iterator[Evaluated]:
-        """Run a loop here, with this as its workbench."""
+    def inside(
+        self, loop: Loop, told: Sequence[Evaluated], seconds: float, grace_s: float
+    ) -> Iterator[Evaluated | None]:
+        """Run a loop here, with this as its workbench; None first, when its time begins."""
         assert self._problem is not None
         self._told, self._left = list(told), self._problem.trials - len(told)
         self._end_s, self._grace_s = self.clock.monotonic_s() + seconds, grace_s
+        yield None
         yield from loop(self, self._problem)
 
 
@@ -175,9 +181,10 @@ class SimulatedFleet(SearchFleet):
         By the sum of their lengths, not by the clock: a loop in a thread of its own may have moved that on by now.
         """
         problem, last_s = self._asked, 0.0
-        for number, evaluated in enumerate(self._simulated.inside(loop, (), problem.seconds, grace_s(problem))):
+        found = filter(None, self._simulated.inside(loop, (), problem.seconds, grace_s(problem)))
+        for number, evaluated in enumerate(found):
             finished_s = last_s + evaluated.duration_s
-            yield Finished(number, last_s, last_s, finished_s, evaluated)
+            yield Finished(number, last_s, last_s, finished_s, evaluated, proposed=number + 1)
             last_s = finished_s
 
 

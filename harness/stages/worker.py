@@ -1,8 +1,8 @@
 """A worker of the search: what stands on a node for the fleet, above a supervisor that runs its trials.
 
 In: the training rows, and a problem. Out: an `Evaluated` per proposal, and the workbench of an engine whose loop runs
-here. The class is plain: `stages.fleet` makes a Ray actor of it. Nothing is fitted in this process, so that no trial
-can take it along.
+here. The class is plain: `stages.ray_workers` makes a Ray actor of it. Nothing is fitted in this process, so that no
+trial can take it along.
 """
 
 import importlib
@@ -55,7 +55,9 @@ class Worker:
         """What an engine's own loop evaluates with: `evaluate`, or None once trials or seconds are spent."""
         if self._told:
             known, *self._told = self._told
-            return known
+            if known.configuration == configuration:
+                return known
+            self._told = ()  # it takes another way, of which nothing is known
         left_s = self._deadline_s - self._clock.monotonic_s()
         if self._left <= 0 or left_s <= 0:
             return None
@@ -70,7 +72,7 @@ class Worker:
     ) -> Iterator[Evaluated | None]:
         """None once the loop's libraries are imported and its time begins; then what the loop yields.
 
-        `told` are the answers that it has had before it was interrupted, and gets again.
+        `told` are the answers that it has had before it was interrupted, and gets again where it asks for the same.
         """
         for library in getattr(sys.modules.get(loop.__module__), "REQUIRES", ()):
             importlib.import_module(library)

@@ -34,6 +34,7 @@ class Listening:
     """A fleet that only writes down what it is asked."""
 
     workers = 1
+    trials = 99
 
     def __init__(self) -> None:
         self.asked: list[Configuration] = []

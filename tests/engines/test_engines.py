@@ -86,7 +86,10 @@ class InlineWorkers:
 
     def attempt(self, configuration: Configuration) -> Evaluated | None:
         if self._told:
-            return self._told.pop(0)
+            known = self._told.pop(0)
+            if known.configuration == configuration:
+                return known
+            self._told = []
         if self._left <= 0 or self.clock.monotonic_s() >= self._end_s:
             return None
         self._left -= 1

@@ -63,7 +63,8 @@ def trials(found: Sequence[Finished]) -> list[Trial]:
         Trial(
             cell="c",
             number=number,
-            asked=one.asked,
+            asked=one.asked + one.moved,
+            proposed=one.proposed + one.moved,
             asked_s=one.asked_s,
             sent_s=one.sent_s,
             finished_s=one.finished_s,
@@ -187,8 +188,9 @@ def test_the_seconds_that_were_spent_before_count() -> None:
 def test_an_engine_that_takes_another_way_is_told_nothing_more_of_the_old_one() -> None:
     history = trials(Story(1).search(problem(4), *["knn"] * 4))[:3]
     resumed = Story(1).search(problem(4), "knn", "logistic", "logistic", "logistic", history=history)
-    # Three trials are recorded, and four was the budget.
+    # Three trials are recorded, and four was the budget; number 1 and 2 are those of the old way.
     assert [one.is_known for one in resumed] == [True, False]
+    assert [one.asked + one.moved for one in resumed] == [0, 3]
 
 
 def test_pruning_is_decided_again_from_the_recorded_folds() -> None:
@@ -221,6 +223,43 @@ def test_an_engines_own_loop_is_told_again_too() -> None:
     resumed = list(again.fleet.inside(loop))
     assert [one.is_known for one in resumed] == [True, True, True, False, False]
     assert [one.finished_s for one in resumed] == [2.0, 3.0, 5.0, 6.0, 8.0]
+
+
+def knn_first(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
+    for family in ["knn"] + ["mlp"] * 10:
+        evaluated = workbench.attempt({"family": family})
+        if evaluated is None:
+            return
+        assert evaluated.configuration["family"] == family
+        yield evaluated
+
+
+def test_a_loop_that_takes_another_way_is_given_no_answer_of_the_old_one() -> None:
+    story = Story(1)
+    story.fleet.start(problem(5))
+    history = trials(list(story.fleet.inside(loop)))[:3]
+    again = Story(1)
+    again.fleet.start(problem(5), history)
+    resumed = list(again.fleet.inside(knn_first))
+    # Three of five trials are recorded, two of them of another way.
+    assert [(one.asked, one.is_known) for one in resumed] == [(0, True), (3, False), (4, False)]
+    assert [one.finished_s for one in resumed] == [2.0, 15.0, 25.0]
+    assert again.clock.monotonic_s() == 20.0
+
+
+def test_a_loops_time_begins_when_its_libraries_are_there_and_goes_on_from_its_last_known_trial() -> None:
+    class Importing(SimulatedWorkers):
+        def inside(self, *asked: object) -> Iterator[Evaluated | None]:
+            self.clock.sleep(2.0)
+            yield from super().inside(*asked)  # type: ignore[arg-type]
+
+    found: list[Finished] = []
+    for _life in range(2):
+        story = Story(1)
+        story.workers.__class__ = Importing
+        story.fleet.start(problem(5), trials(found)[:3])
+        found = list(story.fleet.inside(loop))
+        assert [(one.asked_s, one.sent_s) for one in found] == [(at, at) for at in (0.0, 2.0, 3.0, 5.0, 6.0)]
 
 
 def test_events_of_a_worker_come_with_its_readiness() -> None:
