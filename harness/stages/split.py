@@ -146,6 +146,9 @@ def _sides(rows: LabelledRows, apart: int, holdout: float, seed: int, where: str
 def _grouped_sides(rows: LabelledRows, groups: NDArray[np.intp], holdout: float, seed: int, where: str) -> Fold:
     """Of many draws of groups the one whose share of the rows, and of the rows of each class, is nearest to `holdout`.
 
+    One that leaves a class out on either side is refused by who asked: it is taken only where all do. By shares alone
+    none of two groups of a rare class is nearer to a tenth than one of them.
+
     scikit-learn draws a share of the groups, whatever their sizes; one of its grouped folds would only come in halves,
     thirds, quarters.
     """
@@ -155,9 +158,10 @@ def _grouped_sides(rows: LabelledRows, groups: NDArray[np.intp], holdout: float,
     strata = np.zeros(len(groups), dtype=np.intp) if rows.task == "regression" else rows.target
     sizes = np.bincount(strata)
 
-    def off(fold: Fold) -> float:
-        shares = np.bincount(strata[fold[1]], minlength=len(sizes)) / sizes
-        return float(np.abs(shares - holdout).max())
+    def off(fold: Fold) -> tuple[bool, float]:
+        held = np.bincount(strata[fold[1]], minlength=len(sizes))
+        lacks_a_class = bool(((held == 0) | (held == sizes)).any())
+        return lacks_a_class, float(np.abs(held / sizes - holdout).max())
 
     apart = min(max(1, round(holdout * found)), found - 1)
     draws = GroupShuffleSplit(DRAWS, test_size=apart, random_state=seed).split(strata, groups=groups)

@@ -106,6 +106,14 @@ class TestGrouped:
         assert target[held].sum() / target.sum() == pytest.approx(0.25, abs=0.03)
         assert len(train) + len(held) == len(groups)
 
+    @pytest.mark.parametrize("holdout", [0.1, 0.2, 0.3])
+    def test_a_class_of_two_groups_has_one_on_either_side(self, holdout: float) -> None:
+        groups = np.repeat(np.arange(50), 10)
+        target = (groups < 2).astype(np.int64)
+        for seed in range(3):
+            _, held = split_rows(labelled(target, "grouped", groups=groups), ("no", "yes"), holdout, seed, "it")
+            assert target[held].sum() == 10
+
     def test_fewer_groups_than_folds_are_refused(self) -> None:
         rows = labelled([0, 1] * 20, "grouped", groups=np.repeat([0, 1], 20))
         with pytest.raises(UsageError, match="of 2 groups, too few for 3 folds"):
