@@ -57,7 +57,7 @@ class Searched:
         Raises UsageError where one fails and the plan does not accept it.
         """
         signature = self.table.signature
-        checks = data_checks(self.table, self.data, self.search.folds)
+        checks = data_checks(self.table, self.data, self.search, self.metric)
         refuse_failed(checks, self.data)
         return TableEntry(
             name=str(self.data.name),

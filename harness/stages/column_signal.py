@@ -6,6 +6,7 @@ the noise in the target. Everything is scored on rows that it was not fitted on.
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,9 @@ FOLDS = 3
 SEED = 20_261_124
 LEAF_ROWS = 5
 
+CLASS_ROWS = 3 * LEAF_ROWS
+"""Rows that a sample has of each class at least, where the table has them: in each fold's rows a leaf's worth."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -64,12 +68,9 @@ class Encoded:
 
 
 def encoded(table: Table) -> Encoded:
-    """A sample of a table's training rows: the same every time, in the order of the table."""
+    """A sample of a table's training rows: the same every time, in the order of the table, with rows of each class."""
     columns = table.signature.columns
-    most = min(ROWS, max(FEWEST_ROWS, CELLS // len(columns)))
-    chosen = np.arange(len(table.train))
-    if len(chosen) > most:
-        chosen = np.sort(np.random.default_rng(SEED).choice(len(chosen), most, replace=False))
+    chosen = _drawn(table.training, min(ROWS, max(FEWEST_ROWS, CELLS // len(columns))))
     batch = to_batch(table.frame.iloc[table.train[chosen]], columns)
     texts = [pd.factorize(column)[0] for column in batch.texts.T]
     return Encoded(
@@ -87,9 +88,12 @@ def leaking_columns(sample: Encoded) -> dict[str, float]:
     variance of their ranks that it explains, since a few large amounts would hide a copy.
 
     It is that of a tree on the column, which finds any relation, whatever its shape, in folds that respect the split of
-    the table: a column that names a group is no leak where groups are kept apart.
+    the table: a column that names a group is no leak where groups are kept apart. Empty where the sample has no such
+    folds: any others would call a column a leak that is none.
     """
     folds = _folds(sample.rows)
+    if not folds:
+        return {}
     count = sample.numbers.shape[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes that a sample has few rows of
@@ -109,11 +113,8 @@ def label_noise(sample: Encoded) -> float:
     are brought to the classes' own sizes. What overlaps counts too, so it is an upper bound more often than not. Of
     amounts, what a forest leaves over is noise and what a better model would find: certainly an upper bound.
     """
-    features = np.hstack([sample.numbers, sample.texts])
-    rows = np.arange(len(features))
-    if len(rows) > FOREST_ROWS:
-        rows = np.random.default_rng(SEED).choice(len(features), FOREST_ROWS, replace=False)
-    features, target = features[rows], sample.target[rows]
+    rows = _drawn(sample.rows, FOREST_ROWS)
+    features, target = np.hstack([sample.numbers, sample.texts])[rows], sample.target[rows]
     forest = RandomForestRegressor if sample.rows.task == "regression" else RandomForestClassifier
     model = forest(
         TREES, min_samples_leaf=2, max_features="sqrt", bootstrap=True, oob_score=True, n_jobs=1, random_state=SEED
@@ -124,6 +125,26 @@ def label_noise(sample: Encoded) -> float:
     if sample.rows.task == "regression":
         return float(np.clip(1 - model.oob_score_, 0, 1))
     return _wrong_share(np.searchsorted(model.classes_, target), np.nan_to_num(model.oob_decision_function_))
+
+
+def _drawn(rows: LabelledRows, most: int) -> NDArray[np.intp]:
+    """Positions of all rows, or of so many by chance, ascending.
+
+    By chance alone a class of a few rows in a million would be in no sample. The few that are kept of it are more than
+    its share: neither balanced accuracy nor the share of wrong labels, which is brought to the classes' sizes, minds.
+    """
+    count = len(rows.target)
+    if count <= most:
+        return np.arange(count)
+    order = np.random.default_rng(SEED).permutation(count)
+    if rows.task == "regression":
+        return np.sort(order[:most])
+    labels = rows.target[order]
+    classes = np.unique(labels)
+    each = min(CLASS_ROWS, most // len(classes))
+    kept = np.concatenate([np.flatnonzero(labels == index)[:each] for index in classes])
+    rest = np.setdiff1d(np.arange(count), kept)
+    return np.sort(order[np.concatenate([kept, rest[: most - len(kept)]])])
 
 
 def _wrong_share(labels: NDArray[np.intp], probable: NDArray[np.float64]) -> float:
@@ -139,12 +160,12 @@ def _wrong_share(labels: NDArray[np.intp], probable: NDArray[np.float64]) -> flo
 
 
 def _folds(rows: LabelledRows) -> Sequence[Fold]:
-    try:
-        with warnings.catch_warnings():
+    """Of the table's own kind, or none: of two where three leave one of them without a class or a group."""
+    for count in range(FOLDS, 1, -1):
+        with warnings.catch_warnings(), suppress(UsageError):
             warnings.simplefilter("ignore")
-            return fold_rows(rows, FOLDS, SEED)
-    except UsageError:  # a class of one or two rows in the sample
-        return tuple(KFold(FOLDS, shuffle=True, random_state=SEED).split(rows.target))
+            return fold_rows(rows, count, SEED)
+    return ()
 
 
 def _likeliest(sample: Encoded) -> list[int]:
@@ -171,9 +192,8 @@ def _skill(column: NDArray[Any], is_text: bool, rows: LabelledRows, folds: Seque
     for fitted, scored in folds:
         seen, asked = column[fitted], column[scored]
         if is_text:
-            encoder = TargetEncoder(
-                target_type="continuous" if amounts else "auto", cv=KFold(FOLDS, shuffle=True, random_state=SEED)
-            )
+            inner = KFold(min(FOLDS, len(fitted)), shuffle=True, random_state=SEED)
+            encoder = TargetEncoder(target_type="continuous" if amounts else "auto", cv=inner)
             seen = encoder.fit_transform(seen, target[fitted])
             asked = encoder.transform(asked)
         tree = (
@@ -186,5 +206,5 @@ def _skill(column: NDArray[Any], is_text: bool, rows: LabelledRows, folds: Seque
     wanted, found = np.concatenate(truth), np.concatenate(answers)
     if amounts:
         return float(np.clip(r2_score(wanted, found), 0, 1))
-    guess = 1 / len(np.unique(wanted))
+    guess = 1 / len(np.unique(wanted))  # of two classes at least: there are no folds that score a single one
     return float(np.clip((balanced_accuracy_score(wanted, found) - guess) / (1 - guess), 0, 1))

@@ -1,8 +1,8 @@
 """Checks of a table before any trial: what would make its figures wrong, and what makes them hard to read.
 
-In: a `Table`, its plan and the number of folds. Out: `DataCheck` rows, one per check that passes, one per column that
-does not. Only what makes every figure of a run wrong fails: a broken schema, copies of training rows in the holdout,
-a column that gives the answer away, too few rows. All else warns.
+In: a `Table`, its plan, and the search with its metric. Out: `DataCheck` rows, one per check that passes, one per
+column that does not. Only what makes every figure of a run wrong fails: a broken schema, copies of training rows in
+the holdout, a column that gives the answer away, too few rows. All else warns.
 
 Schema, constant and duplicate columns and shared rows are looked for in everything; single columns and noise in a
 sample of the training rows, which the detail gives the size of.
@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UsageError
+from harness.records.scenario import SearchPlan
 from harness.records.table import ColumnPlan, DataCheck, DataCheckName, DataPlan
-from harness.records.words import ColumnKind
+from harness.records.words import ColumnKind, Metric
 from harness.stages.column_signal import FOREST_ROWS, ROWS, Encoded, encoded, label_noise, leaking_columns
 from harness.stages.data import Table
 from harness.stages.split import fold_rows
@@ -51,18 +52,19 @@ NAMED = 20
 SCHEMA_COLUMNS = 1_000
 
 
-def data_checks(table: Table, plan: DataPlan, folds: int) -> tuple[DataCheck, ...]:
-    """Every check, in a fixed order."""
-    sample = encoded(table)
+def data_checks(table: Table, plan: DataPlan, search: SearchPlan, metric: Metric) -> tuple[DataCheck, ...]:
+    """Every check, in a fixed order; columns and noise only of a table that has rows for the folds of the search."""
+    divided = _rows_per_fold(table, search, metric)
+    sample = encoded(table) if divided.verdict != "fail" else None
     return (
         *_schema(table, plan),
         *_constant(table),
         *_duplicates(table),
         _shared_rows(table),
-        *_leaks(sample),
+        *(_leaks(sample) if sample else ()),
         *_balance(table),
-        _noise(sample),
-        _rows_per_fold(table, folds),
+        *((_noise(sample),) if sample else ()),
+        divided,
     )
 
 
@@ -90,6 +92,14 @@ def _schema(table: Table, plan: DataPlan) -> Iterator[DataCheck]:
         if name in kinds and wanted.kind not in (None, kinds[name])
     }
     failed |= {name: "is no feature of the table" for name in plan.columns if name not in kinds}
+    for name, wanted in plan.columns.items():
+        bounded = wanted.at_least is not None or wanted.at_most is not None
+        if name in failed or not (bounded or wanted.one_of):
+            continue
+        # Held against values of another kind, pandera would tell of a broken row, or of none.
+        meant, said = ("number", "`at_least` and `at_most` bound") if bounded else ("category", "`one_of` lists")
+        if kinds[name] != meant:
+            failed[name] = f"is of kind {kinds[name]}, and {said} values of kind {meant}"
     looked_at = [name for name in plan.columns if name in kinds and name not in failed]
     looked_at += [name for name in kinds if name not in plan.columns][:SCHEMA_COLUMNS]
     schema = pandera.DataFrameSchema(
@@ -202,6 +212,14 @@ def _alike_by_chance(table: Table) -> float:
 
 def _leaks(sample: Encoded) -> Iterator[DataCheck]:
     skills = leaking_columns(sample)
+    if not skills:
+        yield DataCheck(
+            name="leaking_column",
+            verdict="warn",
+            detail=f"No column was looked at alone: {len(sample.target):,} training rows have no two folds of split = "
+            f'"{sample.rows.split}" with every class to learn and two to score.',
+        )
+        return
     looked = f"{len(skills):,} of {sample.columns:,} columns, {len(sample.target):,} rows"
     found = sorted(((skill, name) for name, skill in skills.items() if skill >= LEAK_WARNS), reverse=True)
     for skill, name in found[:NAMED]:
@@ -217,7 +235,7 @@ def _leaks(sample: Encoded) -> Iterator[DataCheck]:
             "`data.drop`.",
         )
     if not found:
-        best, name = max(((skill, name) for name, skill in skills.items()), default=(0.0, ""))
+        best, name = max((skill, name) for name, skill in skills.items())
         detail = (
             f"No column alone predicts the target too well; the best, {name!r}, has a skill of {best:.2f} ({looked})."
         )
@@ -265,32 +283,32 @@ def _noise(sample: Encoded) -> DataCheck:
     )
 
 
-def _rows_per_fold(table: Table, folds: int) -> DataCheck:
-    rows = table.training
+def _rows_per_fold(table: Table, search: SearchPlan, metric: Metric) -> DataCheck:
+    """Of the folds of every seed: groups may fall so that those of one can be used, and those of another not."""
+    rows, folds = table.training, search.folds
     classes = len(table.signature.classes)
     bound = float(CLASS_ROWS_PER_FOLD if classes else ROWS_PER_FOLD)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = fold_rows(rows, folds, seed=0)
+            scored = [rows.target[held] for seed in search.seeds for _, held in fold_rows(rows, folds, seed)]
     except UsageError as error:
         return DataCheck(name="rows_per_fold", verdict="fail", bound=bound, detail=str(error))
     of = "of the rarest class " if classes else ""
-    counts = [
-        int(np.bincount(rows.target[held], minlength=classes).min()) if classes else len(held) for _, held in found
-    ]
-    least = min(counts)
-    warns = least < bound
-    advice = (
-        ", too few for a score that a row or two do not move: lower `search.folds`, or bring more." if warns else "."
-    )
-    return DataCheck(
-        name="rows_per_fold",
-        verdict="warn" if warns else "pass",
-        value=float(least),
-        bound=bound,
-        detail=f"The smallest of {folds} folds is scored on {least:,} rows {of}".rstrip() + advice,
-    )
+    least = min(int(np.bincount(held, minlength=classes).min()) if classes else len(held) for held in scored)
+    told = f"The smallest of {folds} folds is scored on {least:,} rows {of}".rstrip()
+    if least == 0 and metric == "roc_auc":
+        verdict = "fail"
+        told += (
+            ", and without a row of each class there is no roc_auc: choose another `search.metric`, lower "
+            "`search.folds`, or split otherwise."
+        )
+    elif least < bound:
+        verdict = "warn"
+        told += ", too few for a score that a row or two do not move: lower `search.folds`, or bring more."
+    else:
+        verdict, told = "pass", f"{told}."
+    return DataCheck(name="rows_per_fold", verdict=verdict, value=float(least), bound=bound, detail=told)
 
 
 def _per_column(name: DataCheckName, found: Sequence[tuple[str, str]], passed: str) -> Iterator[DataCheck]:

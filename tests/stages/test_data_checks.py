@@ -8,15 +8,20 @@ import pandas as pd
 import pytest
 
 from harness.errors import UsageError
+from harness.records.scenario import SearchPlan
 from harness.records.table import DataCheck, DataPlan
+from harness.records.words import Metric
+from harness.stages.column_signal import Encoded, leaking_columns
 from harness.stages.data import load_table
-from harness.stages.data_checks import LEAK_FAILS, data_checks, refuse_failed
+from harness.stages.data_checks import LEAK_FAILS, LEAK_WARNS, data_checks, refuse_failed
+from harness.stages.split import LabelledRows
 
 ROWS = 400
 
 
-def checked(plan: DataPlan, folder: Path = Path(), folds: int = 3) -> list[DataCheck]:
-    return list(data_checks(load_table(plan, folder), plan, folds))
+def checked(plan: DataPlan, folder: Path = Path(), metric: Metric = "accuracy", **search: Any) -> list[DataCheck]:
+    searched = SearchPlan(engines=("random_search",), **search)
+    return list(data_checks(load_table(plan, folder), plan, searched, metric))
 
 
 def honest(rows: int = ROWS) -> pd.DataFrame:
@@ -28,9 +33,11 @@ def honest(rows: int = ROWS) -> pd.DataFrame:
     return pd.DataFrame(columns).assign(target=np.where(yes, "yes", "no"))
 
 
-def of_frame(folder: Path, frame: pd.DataFrame, folds: int = 3, **plan: Any) -> list[DataCheck]:
+def of_frame(
+    folder: Path, frame: pd.DataFrame, metric: Metric = "accuracy", search: dict[str, Any] | None = None, **plan: Any
+) -> list[DataCheck]:
     frame.to_parquet(folder / "table.parquet")
-    return checked(DataPlan.model_validate({"source": "table.parquet", **plan}), folder, folds)
+    return checked(DataPlan.model_validate({"source": "table.parquet", **plan}), folder, metric, **(search or {}))
 
 
 def named(checks: list[DataCheck], name: str) -> list[DataCheck]:
@@ -149,6 +156,28 @@ class TestLeaks:
         assert leak.column == "x777"
         assert "200 of 1,000 columns" in leak.detail
 
+    def test_a_class_of_a_few_rows_is_in_the_sample_however_many_rows_there_are(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        rare = np.zeros(100_000)  # of which a sample has a tenth, by chance alone none of the eight
+        rare[rng.choice(len(rare), 8, replace=False)] = 1
+        (leak,) = named(
+            of_frame(tmp_path, pd.DataFrame({"size": rng.random(len(rare)), "target": rare})), "leaking_column"
+        )
+        assert leak.verdict == "pass"
+        assert "10,000 rows" in leak.detail
+
+    @pytest.mark.parametrize(("ill", "looked_at"), [([1, 3], ["born"]), ([1], [])])
+    def test_groups_too_few_for_three_folds_are_kept_apart_in_two_or_not_looked_at(
+        self, ill: list[int], looked_at: list[str]
+    ) -> None:
+        patient = np.repeat(np.arange(6), 40)
+        rows = LabelledRows(np.isin(patient, ill).astype(int), "binary", "grouped", groups=patient)
+        born = np.array([0.0, 1.0, 2.0, 4.0, 3.0, 5.0])[patient]  # known by heart, it tells who is ill
+        sample = Encoded(("born",), born[:, None], np.empty((240, 0), dtype=np.intp), rows)
+        skills = leaking_columns(sample)
+        assert list(skills) == looked_at
+        assert all(skill < LEAK_WARNS for skill in skills.values())
+
 
 @pytest.mark.parametrize("noise", [0.0, 0.2, 0.4])
 def test_half_of_the_labels_that_were_drawn_anew_are_found_to_be_wrong(noise: float) -> None:
@@ -173,8 +202,39 @@ def test_a_rare_class_warns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rows", "verdict"), [(400, "pass"), (30, "warn"), (10, "fail")])
 def test_folds_are_held_against_the_rarest_class(tmp_path: Path, rows: int, verdict: str) -> None:
     frame = honest(rows).assign(target=np.arange(rows) % 2)
-    (check,) = named(of_frame(tmp_path, frame, folds=5), "rows_per_fold")
+    (check,) = named(of_frame(tmp_path, frame, search={"folds": 5}), "rows_per_fold")
     assert check.verdict == verdict
+
+
+@pytest.mark.parametrize(("rows", "verdict"), [(5, "fail"), (7, "warn")])
+def test_a_table_of_a_few_rows_of_text_is_told_and_breaks_nothing(tmp_path: Path, rows: int, verdict: str) -> None:
+    frame = pd.DataFrame({"text": ["a", "b"] * 4, "target": ["x", "x", "y", "y"] * 2}).head(rows)
+    (check,) = named(of_frame(tmp_path, frame, holdout=0.4, search={"folds": 2}), "rows_per_fold")
+    assert check.verdict == verdict
+
+
+def test_the_folds_of_every_seed_are_looked_at(tmp_path: Path) -> None:
+    frame = honest(96).assign(target=np.arange(96) % 12 == 0)
+
+    def verdict(*seeds: int) -> str:
+        (check,) = named(
+            of_frame(tmp_path, frame, split="plain", holdout=0.4, search={"seeds": seeds, "folds": 4}), "rows_per_fold"
+        )
+        return check.verdict
+
+    alone = {seed: verdict(seed) for seed in range(6)}
+    assert set(alone.values()) == {"warn", "fail"}  # by chance a fold of some seeds lacks the rare class
+    assert verdict(*sorted(alone, key=lambda seed: alone[seed] == "fail")) == "fail"
+
+
+def test_a_metric_that_needs_every_class_in_every_fold_is_held_against_them(tmp_path: Path) -> None:
+    place = np.arange(800)
+    frame = honest(800).assign(day=place, target=np.where(place % 400 < 150, place % 3, place % 2))
+    late = {"split": "time", "time": "day", "holdout": 0.45}
+    (roc_auc,) = named(of_frame(tmp_path, frame, "roc_auc", **late), "rows_per_fold")
+    (accuracy,) = named(of_frame(tmp_path, frame, "accuracy", **late), "rows_per_fold")
+    assert (roc_auc.verdict, accuracy.verdict) == ("fail", "warn")
+    assert "without a row of each class there is no roc_auc" in roc_auc.detail
 
 
 COLUMNS: dict[str, Any] = {
@@ -209,6 +269,27 @@ class TestSchema:
         assert [(check.column, check.verdict) for check in found] == [("kind", "fail"), ("size", "fail")]
         assert "is of kind category, and the plan says number" in found[0].detail
 
+    @pytest.mark.parametrize(
+        ("column", "wanted", "told"),
+        [
+            (
+                "kind",
+                {"at_least": 5.0},
+                "is of kind category, and `at_least` and `at_most` bound values of kind number",
+            ),
+            ("day", {"at_most": 5.0}, "is of kind date, and `at_least` and `at_most` bound values of kind number"),
+            ("size", {"one_of": ["a"]}, "is of kind number, and `one_of` lists values of kind category"),
+            ("sold", {"one_of": ["true", "false"]}, "is of kind boolean, and `one_of` lists values of kind category"),
+        ],
+    )
+    def test_what_is_said_of_another_kind_fails_by_the_kind(
+        self, tmp_path: Path, column: str, wanted: dict[str, Any], told: str
+    ) -> None:
+        frame = honest().assign(day=pd.Timestamp("2026-01-01"), sold=np.arange(ROWS) % 3 == 0)
+        (check,) = named(of_frame(tmp_path, frame, columns={column: wanted}), "schema")
+        assert (check.verdict, check.column) == ("fail", column)
+        assert told in check.detail
+
 
 class TestRefusal:
     def leaking(self, folder: Path, **plan: Any) -> tuple[list[DataCheck], DataPlan]:
@@ -230,7 +311,7 @@ class TestRefusal:
 
     def test_too_few_rows_cannot_be_accepted(self, tmp_path: Path) -> None:
         frame = honest(10).assign(target=np.arange(10) % 2)
-        checks = named(of_frame(tmp_path, frame, folds=5), "rows_per_fold")
+        checks = named(of_frame(tmp_path, frame, search={"folds": 5}), "rows_per_fold")
         with pytest.raises(UsageError, match="too few for 5 folds") as refused:
             refuse_failed(checks, DataPlan(source="table.parquet"))
         assert "accept" not in str(refused.value)
