@@ -20,6 +20,7 @@ REQUIRES = ("sklearn", "skops", "threadpoolctl")
 
 TRUSTED = (
     "collections.OrderedDict",
+    "harness.space.build.CalibrationParts",
     "harness.space.preprocess.RawColumns",
     "sklearn.model_selection._split.KFold",
     "sklearn.model_selection._split.StratifiedKFold",

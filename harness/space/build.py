@@ -8,8 +8,11 @@ numbers then texts, and uses only what converts to ONNX.
 
 import math
 import pkgutil
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -28,6 +31,26 @@ from harness.space.preprocess import RawColumns
 _CALIBRATION_PARTS = 3
 """Into which the rows are parted, to see margins of rows that a model was not fitted on."""
 _ENCODING_FOLDS = 5
+
+
+class CalibrationParts:
+    """Stratified parts of the rows, three or as many as the rarest class has rows.
+
+    A number in its place makes scikit-learn refuse a class of two rows, which a fold may well have.
+    """
+
+    def get_n_splits(self, rows: Any, target: NDArray[Any], groups: None = None) -> int:
+        """How many. Raises ValueError on a class that would be in one part only."""
+        rarest = int(np.unique(target, return_counts=True)[1].min())
+        if rarest < 2:
+            raise ValueError(
+                "a class has a single row here, and probabilities from margins take two: one to fit on, one to see"
+            )
+        return min(_CALIBRATION_PARTS, rarest)
+
+    def split(self, rows: Any, target: NDArray[Any], groups: None = None) -> Iterator[tuple[Any, Any]]:
+        """Positions to fit on, and of whose margins are seen."""
+        yield from StratifiedKFold(self.get_n_splits(rows, target)).split(rows, target)
 
 
 def build(configuration: Configuration, signature: Signature, seed: int) -> Pipeline:
@@ -69,7 +92,7 @@ def _with_probabilities(model: Any, family: Family, task: Task) -> Any:
     if not family.calibrated or task == "regression":
         return model
     # One model, fitted on all rows: an ensemble of one per part would cost a server three times as much.
-    return CalibratedClassifierCV(model, ensemble=False, cv=_CALIBRATION_PARTS)
+    return CalibratedClassifierCV(model, ensemble=False, cv=CalibrationParts())
 
 
 def _features(signature: Signature, scaled: bool, seed: int) -> ColumnTransformer:

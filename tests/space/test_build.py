@@ -1,5 +1,6 @@
 """Pipelines from configurations: they fit raw tables with holes, texts and dates, and repeat."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,19 @@ def raw_table(rows: int = 120) -> pd.DataFrame:
 def target_of(task: Task, rows: int = 120) -> Any:
     value = np.arange(rows) / rows
     return value if task == "regression" else (value * (2 if task == "binary" else 3)).astype(int)
+
+
+@pytest.mark.parametrize(("rare", "told"), [(2, None), (1, "a class has a single row")])
+def test_support_vectors_are_calibrated_on_as_few_rows_of_a_class_as_a_fold_may_have(
+    rare: int, told: str | None
+) -> None:
+    frame = pd.DataFrame({"size": np.arange(20.0)})
+    target = np.array([0] * (20 - rare) + [1] * rare)
+    signature = Signature(task="binary", columns=(Column(name="size", kind="number"),))
+    pipeline = build({"family": "svc"}, signature, seed=1)
+    with nullcontext() if told is None else pytest.raises(ValueError, match=told):
+        probabilities = pipeline.fit(frame, target).predict_proba(frame)
+        assert probabilities[-1, 1] > probabilities[0, 1]
 
 
 def signature_of(task: Task) -> Signature:
