@@ -88,7 +88,8 @@ class Fitter:
                 warnings.simplefilter("ignore")
                 scores = tuple(self._fold_scores(proposal, range(len(self._folds)) if folds is None else folds))
         except Exception as error:
-            failure = Failure.of(cause_of(error), error)
+            # The time may be over between the last score and the end of the timer.
+            scores, failure = (), Failure.of(cause_of(error), error)
         return Evaluated(
             configuration=proposal.configuration,
             fold_scores=scores,
@@ -122,7 +123,10 @@ class Fitter:
             yield value
 
     def _some(self, rows: NDArray[np.intp], share: float) -> NDArray[np.intp]:
-        """The first so many of the rows in a shuffled order; of a classification one of each class at least."""
+        """The first so many of the rows in a shuffled order; of a classification two of each class, where there are.
+
+        With one of a class, families that see rows that they were not fitted on (`svc`) would fail on what is sound.
+        """
         if share >= 1.0:
             return rows
         shuffled = np.random.default_rng(self._asked.seed).permutation(rows)
@@ -130,7 +134,8 @@ class Fitter:
         if self._asked.task == "regression":
             return np.sort(shuffled[:count])
         # Rows that come first in their class go first, so that a class that is in the fold is in every part of it.
-        first = np.unique(self._target[shuffled], return_index=True)[1]
+        labels = self._target[shuffled]
+        first = np.concatenate([np.flatnonzero(labels == index)[:2] for index in np.unique(labels)])
         rest = np.setdiff1d(np.arange(len(shuffled)), first)
         return np.sort(shuffled[np.concatenate([first, rest])[: max(count, len(first))]])
 

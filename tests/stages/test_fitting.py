@@ -1,5 +1,7 @@
 """Fitting: scores on every fold, and a failure with its cause for whatever goes wrong."""
 
+import dataclasses
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,32 @@ def test_a_share_of_the_rows_holds_every_class_and_is_the_same_every_time(share:
     larger: list[Any] = seen.copy()
     watching.evaluate(Proposal({"family": "logistic"}, min(1.0, 2 * share)))
     assert set(larger[0]) <= set(seen[-3])
+
+
+def test_a_share_of_the_rows_keeps_two_of_a_class_for_families_that_part_them() -> None:
+    target = np.zeros(len(TARGET), dtype=int)
+    target[[10, 11]] = 1
+    rare = Fitter(7, FRAME, target, TABLE.signature)
+    rare.start(dataclasses.replace(PROBLEM, metric="accuracy"), ((np.arange(400), np.arange(400, 426)),))
+    for family in ("svc", "logistic"):
+        assert rare.evaluate(Proposal({"family": family}, 0.1)).failure is None
+
+
+def test_a_trial_whose_time_ends_with_its_last_score_has_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = signal.setitimer
+
+    def setitimer(which: int, seconds: float) -> Any:
+        if seconds == 0.0:
+            real(which, seconds)
+            signal.raise_signal(signal.SIGALRM)
+        return real(which, seconds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(signal, "setitimer", setitimer)
+        evaluated = fitter(Scripted).evaluate(Proposal({"family": "logistic"}), limit_s=60.0)
+    assert evaluated.fold_scores == ()
+    assert evaluated.failure is not None
+    assert evaluated.failure.cause is Cause.TIME
 
 
 def test_python_code_is_interrupted_at_its_limit_and_time_in_a_fit_is_told_apart() -> None:
