@@ -1,14 +1,18 @@
 """What can go wrong, and the exit status each kind of failure ends the program with.
 
-In: nothing. Out: `ExitCode`, the published exit statuses, and one exception per kind of failure. The text of an
-exception is one paragraph for the user: what is wrong, where, and what to do about it. Anything else that escapes is a
-bug in the harness (status 1).
+In: nothing. Out: `ExitCode`, the published exit statuses, one exception per kind of failure, and `DISK_ERRORS`. The
+text of an exception is one paragraph for the user: what is wrong, where, and what to do about it. Anything else that
+escapes is a bug in the harness (status 1).
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG})
+"""What an OSError says in `errno` where a disk is full or fails."""
 
 
 class ExitCode(IntEnum):

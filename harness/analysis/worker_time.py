@@ -19,7 +19,7 @@ from harness.records.candidate import Trial
 from harness.records.growth import Spent
 from harness.records.run import Cause
 
-KILLED = frozenset({Cause.TIME, Cause.MEMORY, Cause.WORKER_LOST, Cause.NODE_LOST})
+KILLED = frozenset({Cause.TIME, Cause.MEMORY, Cause.WORKER_LOST, Cause.NODE_LOST, Cause.UNKNOWN})
 """Ends of a trial after which its worker, or the process below it, may have to come back."""
 
 Spans = Sequence[tuple[float, float]]

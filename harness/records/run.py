@@ -34,6 +34,8 @@ class Cause(StrEnum):
     DISK = "disk"
     INTERRUPTED = "interrupted"
     UNKNOWN = "unknown"
+    """Nobody can say: a process that ended by itself without an answer, an error of Ray's own. What a library raised is
+    known by its error, what a signal ended is a lost worker."""
 
 
 INFRASTRUCTURE = frozenset(

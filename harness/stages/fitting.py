@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from harness.clock import SystemClock
-from harness.errors import UsageError
+from harness.errors import DISK_ERRORS, UsageError
 from harness.ports import Problem, Proposal, SklearnPipeline
 from harness.records.candidate import Configuration, Evaluated, Signature
 from harness.records.rows import Batch
@@ -161,6 +161,8 @@ def cause_of(error: Exception) -> Cause:
             return Cause.MEMORY
         case TimeoutError():
             return Cause.TIME
+        case OSError() if error.errno in DISK_ERRORS:
+            return Cause.DISK
         case ValueError():
             # scikit-learn refuses a parameter with a private subclass of ValueError, known by name only; any other
             # ValueError of a fit speaks of the rows.

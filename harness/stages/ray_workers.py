@@ -8,6 +8,7 @@ trial is the business of the supervisor under each actor; here is told what beco
 """
 
 import pickle
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,9 @@ START_S = 120.0
 GROWTH_S = 900.0
 """The same on a cluster: one that grows when it is asked for more brings machines in minutes. Whether it does, Ray does
 not tell those who ask from outside, so one that never grows is waited for as long."""
+
+_NODE_SILENCE_S = 2.0
+"""How long a node may take to be reached before it counts as lost."""
 
 _LOOP_SILENCE_S = 2.0
 """How long an engine's own loop may go on by itself after its last trial should have ended."""
@@ -73,6 +77,8 @@ class RayWorkers:
         self._fitter = fitter
         self._environment: str | None = None
         self._actors: dict[int, Any] = {}
+        self._nodes: dict[int, Any] = {}
+        """The id of each actor's node, as an answer to come: it is here before an actor gets its first work."""
         self._starting: dict[Any, int] = {}
         self._running: dict[Any, tuple[int, int, Proposal, float]] = {}
         self._task: tuple[Any, ...] = ()
@@ -133,8 +139,9 @@ class RayWorkers:
             try:
                 return [Ready(worker), Done(number, ray.get(call))]
             except Exception as error:
+                lost = self._lost_with(worker, proposal, began_s, error)
                 self._replace(worker)
-                return [Done(number, self._lost_with(worker, proposal, began_s, error))]
+                return [Done(number, lost)]
         return []
 
     def stop(self, worker: int) -> None:
@@ -166,9 +173,10 @@ class RayWorkers:
                     ended = True
                     return
                 except Exception as error:
+                    lost = self._lost_with(0, Proposal({}), last_s, error)
                     # An error of the loop's own, and the worker goes on.
-                    ended = _cause(error) is Cause.ENGINE_ERROR
-                    yield self._lost_with(0, Proposal({}), last_s, error)
+                    ended = lost.failure is not None and lost.failure.cause is Cause.ENGINE_ERROR
+                    yield lost
                     return
                 last_s = self.clock.monotonic_s()
                 if evaluated is None:
@@ -191,7 +199,10 @@ class RayWorkers:
         if self._environment is not None:
             options["runtime_env"] = {"py_executable": str(interpreter(self._environment))}
         made: Any = ray.remote(**options)(Worker)
-        return made.remote(worker, self._rows_there(), self._target, self._fitter)
+        actor = made.remote(worker, self._rows_there(), self._target, self._fitter)
+        # A function without a name travels by value: this room cannot be imported in every environment.
+        self._nodes[worker] = actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
+        return actor
 
     def _rows_there(self) -> Any:
         """The training rows in Ray's store, as bytes: only a worker's supervisor makes a table of them again."""
@@ -237,29 +248,53 @@ class RayWorkers:
             ray.kill(actor, no_restart=True)
 
     def _lost_with(self, worker: int, proposal: Proposal, began_s: float, error: Exception) -> Evaluated:
-        failure = Failure.of(_cause(error), _told(error))
+        failure = Failure.of(self._cause(worker, error), _told(error))
         return self._without_score(worker, proposal.configuration, began_s, failure)
 
     def _without_score(self, worker: int, configuration: Configuration, began_s: float, failure: Failure) -> Evaluated:
         duration_s = self.clock.monotonic_s() - began_s
         return Evaluated(configuration=configuration, duration_s=duration_s, worker=worker, failure=failure)
 
+    def _cause(self, worker: int, error: Exception) -> Cause:
+        """Of what a call of an actor raised; `engine_error` where the actor itself goes on."""
+        import ray
 
-def _cause(error: Exception) -> Cause:
-    """Of what a call of an actor raised; `engine_error` where the actor itself goes on."""
-    import ray
+        match error:
+            case ray.exceptions.OutOfMemoryError():
+                return Cause.MEMORY
+            case ray.exceptions.NodeDiedError():
+                return Cause.NODE_LOST
+            case ray.exceptions.RayActorError() | ray.exceptions.WorkerCrashedError():
+                return Cause.NODE_LOST if self._node_is_lost(worker) else Cause.WORKER_LOST
+            case InfrastructureError():
+                return Cause.WORKER_LOST
+            case ray.exceptions.RayTaskError():
+                return Cause.ENGINE_ERROR
+            case _:
+                return Cause.UNKNOWN
 
-    match error:
-        case ray.exceptions.OutOfMemoryError():
-            return Cause.MEMORY
-        case ray.exceptions.NodeDiedError():
-            return Cause.NODE_LOST
-        case ray.exceptions.RayActorError() | ray.exceptions.WorkerCrashedError():
-            return Cause.NODE_LOST if "node has died" in str(error) else Cause.WORKER_LOST
-        case InfrastructureError():
-            return Cause.WORKER_LOST
-        case _:
-            return Cause.ENGINE_ERROR
+    def _node_is_lost(self, worker: int) -> bool:
+        """Whether the node of an actor that was lost is gone too.
+
+        Ray says the same of both, "unavailable", for as long as it takes to find the node dead by its own checks, and
+        lists it as alive meanwhile. But nobody listens any more where the node did.
+        """
+        import ray
+
+        try:
+            node_id = ray.get(self._nodes[worker], timeout=0)
+        except ray.exceptions.RayError:
+            return False  # it was lost before it could say where it stands
+        listed = ray.nodes()  # type: ignore[no-untyped-call]
+        node = next((node for node in listed if node["NodeID"] == node_id), None)
+        if node is None or not node["Alive"]:
+            return True
+        try:
+            place = (node["NodeManagerAddress"], node["NodeManagerPort"])
+            socket.create_connection(place, timeout=_NODE_SILENCE_S).close()
+        except OSError:
+            return True
+        return False
 
 
 def _told(error: Exception) -> Exception:

@@ -200,7 +200,9 @@ def _in_a_fork(do: Callable[[], _Value]) -> _Value | Failure:
     ended = os.waitstatus_to_exitcode(status)
     if ended == -signal.SIGKILL:
         return Failure.of(Cause.MEMORY, "its process was ended by SIGKILL, as the kernel does where memory runs out")
-    return Failure.of(Cause.WORKER_LOST, f"its process ended without an answer, with status {ended}")
+    if ended < 0:
+        return Failure.of(Cause.WORKER_LOST, f"its process was ended by {signal.Signals(-ended).name}")
+    return Failure.of(Cause.UNKNOWN, f"its process ended itself without an answer, with status {ended}")
 
 
 def _peak_bytes() -> int:

@@ -27,7 +27,7 @@ from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRa
 from harness.stages.fleet import Done, Ready, SearchFleet, grace_s
 from harness.stages.split import LabelledRows
 
-_NOT_ITS_OWN = frozenset({Cause.TIME, Cause.WORKER_LOST, Cause.NODE_LOST})
+_NOT_ITS_OWN = frozenset({Cause.TIME, Cause.WORKER_LOST, Cause.NODE_LOST, Cause.DISK, Cause.UNKNOWN})
 
 _OTHER_CHOICE = 1.0
 """Distance of two choices that are not the same, where a whole range is 1 long."""
@@ -40,7 +40,7 @@ class Recorded:
         self._of_family: dict[str, list[Evaluated]] = {}
         for trial in trials:
             failure = trial.evaluated.failure
-            # Whether time ends a trial, or its machine, is not its own doing.
+            # Whether time ends a trial, or its machine, is not its own doing; nor, perhaps, what nobody can tell.
             if trial.evaluated.is_whole or (failure is not None and failure.cause not in _NOT_ITS_OWN):
                 self._of_family.setdefault(str(trial.evaluated.configuration.get(FAMILY)), []).append(trial.evaluated)
         self._places = {name: _placed(name, found) for name, found in self._of_family.items() if name != "None"}

@@ -195,7 +195,7 @@ class _Trials:
                     _kill([pid for pid in _descendants(os.getpid()) if pid != self._pid])
                     return evaluated
             if ready:
-                failure = Failure.of(Cause.WORKER_LOST, f"the process of the trial {self._how_it_ended()}")
+                failure = self._how_it_ended()
             else:
                 used_bytes = _memory_bytes(self._pid)
                 peak_bytes, self._cpu_s = max(peak_bytes, used_bytes), max(self._cpu_s, _cpu_s(self._pid))
@@ -245,16 +245,18 @@ class _Trials:
         theirs.close()
         self._way, self._pid, self._pidfd = ours, pid, os.pidfd_open(pid)
 
-    def _how_it_ended(self) -> str:
+    def _how_it_ended(self) -> Failure:
         # Its end of the way is closed before it is gone: a large process takes a while to give its memory back.
         wait([self._pidfd], KILL_AFTER_S)
         ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
-            return "closed the way to it"
+            return Failure.of(Cause.UNKNOWN, "the process of the trial closed the way to it")
         if ended.si_code == os.CLD_EXITED:
-            return f"ended itself, with status {ended.si_status}"
+            # Whether a library gave up in it or somebody's code had enough, a status does not tell.
+            return Failure.of(Cause.UNKNOWN, f"the process of the trial ended itself, with status {ended.si_status}")
         hint = ", as the kernel does where memory runs out" if ended.si_status == signal.SIGKILL else ""
-        return f"was ended by {signal.Signals(ended.si_status).name}{hint}"
+        how = f"was ended by {signal.Signals(ended.si_status).name}{hint}"
+        return Failure.of(Cause.WORKER_LOST, f"the process of the trial {how}")
 
     def _too_much(self, used_bytes: float) -> str:
         used, limit = (format_number(size, Unit.BYTES) for size in (used_bytes, self._memory_bytes))

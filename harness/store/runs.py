@@ -7,7 +7,6 @@ in nobody's way.
 
 import contextlib
 import datetime
-import errno
 import os
 import re
 import shlex
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.errors import InfrastructureError, LockedError, UsageError
+from harness.errors import DISK_ERRORS, InfrastructureError, LockedError, UsageError
 from harness.records.cell import Cell
 from harness.store.database import started_utc
 
@@ -32,7 +31,6 @@ RESULTS = Path("results")
 ROOFLINE_NAME = "roofline.json"
 """A file among the folders of the runs: what the load generator can do here; see `store.roofline`."""
 
-_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG})
 _BEGINNING = ".new-run-"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -206,7 +204,7 @@ def disk_failures(then: str = "resume the run") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in DISK_ERRORS:
             raise
         raise InfrastructureError(
             f"Writing failed: {error}. What was finished before is kept; free some space and {then}."

@@ -1,6 +1,7 @@
 """Fitting: scores on every fold, and a failure with its cause for whatever goes wrong."""
 
 import dataclasses
+import errno
 import signal
 import time
 from pathlib import Path
@@ -88,6 +89,9 @@ class Scripted(Fitter):
         (ValueError("Input X contains infinity"), Cause.DATA),
         (MemoryError("4 GiB"), Cause.MEMORY),
         (TimeoutError("too slow"), Cause.TIME),
+        (OSError(errno.ENOSPC, "No space left on device"), Cause.DISK),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), Cause.DISK),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), Cause.ENGINE_ERROR),
         (RuntimeError("solver broke"), Cause.ENGINE_ERROR),
         (TypeError("no such argument"), Cause.ENGINE_ERROR),
     ],

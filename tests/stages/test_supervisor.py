@@ -157,18 +157,20 @@ def test_memory_and_processor_time_of_a_trial_are_its_own(faulty: Evaluate) -> N
 
 
 @pytest.mark.parametrize(
-    ("family", "said"),
+    ("family", "cause", "said"),
     [
-        ("die", "the process of the trial was ended by SIGKILL"),
-        ("crash", "the process of the trial was ended by SIGSEGV"),
-        ("exit", "the process of the trial ended itself, with status 7"),
-        ("leave", "the process of the trial ended itself, with status 1"),
+        ("die", Cause.WORKER_LOST, "the process of the trial was ended by SIGKILL"),
+        ("crash", Cause.WORKER_LOST, "the process of the trial was ended by SIGSEGV"),
+        ("exit", Cause.UNKNOWN, "the process of the trial ended itself, with status 7"),
+        ("leave", Cause.UNKNOWN, "the process of the trial ended itself, with status 1"),
     ],
 )
-def test_a_trial_that_takes_its_process_along_is_a_lost_worker(faulty: Evaluate, family: str, said: str) -> None:
+def test_a_trial_that_takes_its_process_along_is_lost_to_a_signal_or_for_reasons_of_its_own(
+    faulty: Evaluate, family: str, cause: Cause, said: str
+) -> None:
     failure = faulty(family).failure
     assert failure is not None
-    assert failure.cause is Cause.WORKER_LOST
+    assert failure.cause is cause
     assert failure.message.startswith(said)
     assert faulty("quick").failure is None
 
