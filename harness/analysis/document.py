@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from harness.analysis import comparison_tables, data_tables, growth_tables, load_tables, tables
 from harness.analysis.drawable import Picture
+from harness.analysis.failures import all_failed, costs, failures
 from harness.analysis.findings import Findings
 from harness.analysis.omission import omission
 from harness.analysis.ranking_words import power
@@ -87,8 +88,8 @@ def _sections(found: Findings) -> Iterator[Section]:
             _filled(tables.search(found), growth_tables.worker_time(found), tables.trials(found)),
         )
     yield from _growing(found)
-    failures = tables.failures(found)
-    yield Section("Failures", () if failures.rows else ("Nothing failed.",), tables=_filled(failures))
+    failed = all_failed(found)
+    yield Section("Failures", () if failed else ("Nothing failed.",), tables=_filled(costs(failed), failures(failed)))
     yield Section("Machine and method", tuple(_method(found)), tables=_filled(tables.host(found)))
 
 

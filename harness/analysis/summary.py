@@ -4,9 +4,11 @@ In: `Findings`. Out: `Summary`, and `schema`, of which `exporters/summary.schema
 that did not earn its number is null, with the reason beside it.
 """
 
+from collections import Counter
 from typing import Literal
 
 from harness.analysis.capacity import throughput_estimate
+from harness.analysis.failures import FailureCost, all_failed, failure_costs, of_cells, of_checks
 from harness.analysis.findings import Findings
 from harness.analysis.recommendation import failed_checks
 from harness.analysis.servers import speaking_step
@@ -114,6 +116,8 @@ class Summary(Frozen):
     growth: Growth
     failures: dict[str, int]
     """Failed cells and checks per cause."""
+    failure_costs: tuple[FailureCost, ...]
+    """Of all failures, those of trials and conversions too."""
     warnings: tuple[str, ...]
 
 
@@ -142,6 +146,7 @@ def summary(found: Findings, warnings: tuple[str, ...]) -> Summary:
         comparison=found.ranking,
         growth=found.growth,
         failures=_failures(found),
+        failure_costs=failure_costs(all_failed(found)),
         warnings=warnings,
     )
 
@@ -368,9 +373,5 @@ def _searches(found: Findings) -> tuple[SearchSummary, ...]:
 
 
 def _failures(found: Findings) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    causes = [result.failure.cause.value for result in found.ledger.results if result.failure is not None]
-    causes += ["check_failed" for check in found.ledger.checks if not check.passed]
-    for cause in causes:
-        counts[cause] = counts.get(cause, 0) + 1
-    return dict(sorted(counts.items()))
+    causes = (one.cause.value for one in (*of_cells(found), *of_checks(found)) if one.cause is not None)
+    return dict(sorted(Counter(causes).items()))

@@ -1,4 +1,4 @@
-"""The tables of everything but the load: gates, candidates, searches, micro benchmarks, failures, the machine.
+"""The tables of everything but the load and the failures: gates, candidates, searches, micro benchmarks, the machine.
 
 In: `Findings`. Out: `Table` values in base units. A thing that failed has its row too.
 """
@@ -257,43 +257,6 @@ def trials(found: Findings) -> Table:
             Field("score", "score", Unit.SCORE),
             Field("best", "best so far", Unit.SCORE),
             Field("cause", "failed of"),
-        ),
-        rows=tuple(rows),
-    )
-
-
-def failures(found: Findings) -> Table:
-    """A row per failed cell, trial and check, and per cell that the run did not come to."""
-    rows: list[Values] = []
-    for cell in found.ledger.plan:
-        result = found.cell_results.get(cell.id)
-        if result is None or result.state.value == "open":
-            rows.append((f"{cell.kind} cell", cell.label, "not_done", "The run did not finish this cell."))
-        elif result.failure is not None:
-            rows.append((f"{cell.kind} cell", cell.label, result.failure.cause.value, result.failure.message))
-    for check in found.ledger.checks:
-        if not check.passed:
-            where = " ".join(part for part in (check.candidate, check.runtime, check.target) if part)
-            rows.append((f"check {check.name}", where, "check_failed", check.detail))
-    for trial in found.ledger.trials:
-        failure = trial.evaluated.failure
-        if failure is not None:
-            where = f"{found.label(trial.cell)}, trial {trial.number}"
-            rows.append(("trial", where, failure.cause.value, failure.message))
-    for candidate in found.ledger.candidates:
-        for artifact in candidate.artifacts:
-            if artifact.reason is not None:
-                rows.append(
-                    ("conversion", f"{candidate.origin} {artifact.runtime}", "not_convertible", artifact.reason)
-                )
-    return Table(
-        key="failures",
-        title="Everything that failed",
-        fields=(
-            Field("what", "what"),
-            Field("where", "where"),
-            Field("cause", "cause"),
-            Field("message", "message"),
         ),
         rows=tuple(rows),
     )

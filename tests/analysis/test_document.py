@@ -14,7 +14,6 @@ from harness.analysis.findings import findings
 from harness.analysis.summary import schema
 from harness.analysis.tables import host as host_table
 from harness.errors import ExitCode, IntegrityError
-from harness.records.candidate import Artifact
 from harness.records.finding import Answer, Document, Table
 from harness.records.run import Cause, Failure, Roofline
 from harness.store.exchanges import write_exchanges
@@ -103,27 +102,6 @@ def test_the_committed_schema_is_the_one_the_models_make() -> None:
     import json
 
     assert json.loads(SUMMARY_SCHEMA.read_text(encoding="utf-8")) == schema()
-
-
-def test_everything_that_failed_is_listed_with_its_cause(ledgers: ModuleType) -> None:
-    story = ledgers.whole_run()
-    story.done(story.cell("serve", "baseline"), failure=Failure(cause=Cause.NOT_CONVERTIBLE, message="no ONNX form"))
-    story.candidate("optuna_search", 0.5, 0.4, 0.6, passed=False)
-    story.candidates[0] = story.candidates[0].model_copy(
-        update={"artifacts": (Artifact(runtime="onnx", reason="skl2onnx raised"),)}
-    )
-    rows = tables(told(story))["failures"].rows
-    assert ("serve cell", "baseline onnx asgi x1", "not_convertible", "no ONNX form") in rows
-    assert ("check beats_dummy", "optuna_search", "check_failed", "against 0.5") in rows
-    assert ("trial", "breast_cancer optuna_search seed 1 x2, trial 2", "memory", "MemoryError: no room") in rows
-    assert ("conversion", "baseline onnx", "not_convertible", "skl2onnx raised") in rows
-
-
-def test_cells_that_the_run_did_not_come_to_are_failures_too(ledgers: ModuleType) -> None:
-    story = ledgers.Story()
-    rows = tables(told(story))["failures"].rows
-    assert len(rows) == len(story.plan)
-    assert {row[2] for row in rows} == {"not_done"}
 
 
 def test_a_candidate_that_never_came_to_be_has_a_row(ledgers: ModuleType) -> None:
