@@ -229,7 +229,9 @@ def _rows_in_common(refits: Sequence[Refit]) -> int | None:
 
 def _figures(refit: Refit, batch: int | None) -> Iterator[tuple[str, float]]:
     yield "fitting", refit.fit_warm_s
-    yield "memory", float(refit.peak_memory_bytes)
+    # Not the peak of the process: libraries and the table would be most of it, whatever is fitted.
+    if refit.fit_memory_bytes is not None:
+        yield "memory of fitting", float(refit.fit_memory_bytes)
     for timed in refit.predict:
         if timed.rows == batch and timed.calls_s:
             yield f"predicting {timed.rows:,} row{'' if timed.rows == 1 else 's'}", median(timed.calls_s)

@@ -130,6 +130,7 @@ def refit_cell(work: Work, cell: Cell) -> Told:
             threads=THREADS,
             size_bytes=len(fitted.pipeline),
             peak_memory_bytes=fitted.peak_memory_bytes,
+            fit_memory_bytes=fitted.fit_memory_bytes,
         ),
     )
     return Told()

@@ -50,3 +50,5 @@ class Refit(Frozen):
     """Of the fitted pipeline, pickled."""
     peak_memory_bytes: int
     """Most memory of the process that fitted, libraries and table included."""
+    fit_memory_bytes: int | None = None
+    """Of that, what the warm fit took beyond all that its process held before it, the training rows among that."""

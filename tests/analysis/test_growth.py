@@ -114,7 +114,8 @@ def refit(table: str, entrant: str, fit_s: float, memory_bytes: int, predict_s: 
         predict=(PredictTime(rows=1, calls_s=(1e-3,)), PredictTime(rows=100, calls_s=(predict_s,) * 3)),
         threads=1,
         size_bytes=1,
-        peak_memory_bytes=memory_bytes,
+        peak_memory_bytes=2**27 + memory_bytes,
+        fit_memory_bytes=memory_bytes,
     )
 
 
@@ -132,10 +133,10 @@ def sized(ledgers: ModuleType) -> Any:
 def test_exponents_of_rows_are_those_of_the_made_up_cost(ledgers: ModuleType) -> None:
     found = growth(sized(ledgers).ledger()).sizes
     by_rows = {(one.measure, one.beside): one for one in found if one.axis == "rows"}
-    assert {measure for measure, _ in by_rows} == {"fitting", "memory", "predicting 100 rows"}
+    assert {measure for measure, _ in by_rows} == {"fitting", "memory of fitting", "predicting 100 rows"}
     for columns in (5, 10):
         assert by_rows["fitting", f"{columns} columns"].exponent.value == pytest.approx(1.5)
-        assert by_rows["memory", f"{columns} columns"].exponent.value == pytest.approx(0.0, abs=1e-9)
+        assert by_rows["memory of fitting", f"{columns} columns"].exponent.value == pytest.approx(0.0, abs=1e-9)
     assert by_rows["fitting", "5 columns"].sizes == (100, 1000, 10000)
 
 

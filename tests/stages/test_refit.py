@@ -12,7 +12,8 @@ from harness.records.scenario import ComparePlan
 from harness.records.table import DataPlan
 from harness.space.score import predict, score
 from harness.stages.data import Table, load_table
-from harness.stages.refit import Order, refitted
+from harness.stages.refit import Order, answered, refitted
+from harness.stats.scaling import PowerLaw, power_law
 
 PLAN = ComparePlan(rows=(1, 300), repeats=3, seconds=5.0)
 FOREST = {"family": "random_forest", "max_depth": 4}
@@ -52,6 +53,25 @@ def test_a_time_budget_ends_the_calls_but_one_is_always_made(table: Table) -> No
     answer = refitted(Order(table, {}, 7, hasty), (), 120.0)
     assert not isinstance(answer, Failure)
     assert len(answer[1].predict[0].calls_s) == 1
+
+
+def test_memory_of_fitting_grows_with_the_rows_though_that_of_the_process_hardly_does() -> None:
+    """A linear model takes copies of its rows and little else; the process holds libraries too, for any number of rows.
+
+    Its forks are made here, where all is imported: that of a new Python takes longer than the three fits.
+    """
+    sizes, fitting_bytes, process_bytes = (2000, 8000, 32000), [], []
+    for rows in sizes:
+        made = load_table(DataPlan(source="synthetic:binary", parameters={"rows": rows, "columns": 20}), Path())
+        answer = answered(Order(made, {"family": "logistic"}, 7, ComparePlan(rows=(1,), repeats=1, seconds=0.1)))
+        assert not isinstance(answer, Failure)
+        fitting_bytes.append(answer[0].fit_memory_bytes)
+        process_bytes.append(answer[0].peak_memory_bytes)
+    assert fitting_bytes[-1] > 2 * 0.75 * 32000 * 20 * 8  # two copies of the training rows at least
+    of_fitting, of_process = power_law(sizes, fitting_bytes), power_law(sizes, process_bytes)
+    assert isinstance(of_fitting, PowerLaw) and isinstance(of_process, PowerLaw)
+    assert 0.75 < of_fitting.exponent < 1.25
+    assert of_process.exponent < 0.2
 
 
 def test_what_a_fit_raises_is_a_failure_with_its_cause(table: Table) -> None:
