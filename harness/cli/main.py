@@ -253,7 +253,12 @@ _LISTABLE = ("engines", "runtimes", "targets", "shapes", "exporters", "scenarios
 
 _VERBS: tuple[tuple[str, Callable[[argparse.Namespace], int], str, Callable[[argparse.ArgumentParser], None]], ...] = (
     ("list", verbs.list_verb, "Show plug-ins (installed, or why not), scenarios, or the keys of one.", _list_options),
-    ("check", verbs.check_verb, "Print the plan of a scenario, with an estimated duration.", _check_options),
+    (
+        "check",
+        verbs.check_verb,
+        "Check the tables of a scenario, and print its plan with an estimated duration.",
+        _check_options,
+    ),
     ("run", verbs.run_verb, "Run a scenario: search, check, serve, load, compare, report.", _run_options),
     ("load", verbs.load_verb, "Put load on a server of your own, and say how it did.", _load_options),
     ("report", verbs.report_verb, "Make the report of a run anew, from what was recorded.", _report_options),

@@ -17,6 +17,7 @@ from harness.errors import ExitCode
 if TYPE_CHECKING:
     from harness.pipeline.run import Finished, Surroundings
     from harness.plugins import Plugin
+    from harness.records.table import TableEntry
     from harness.store.runs import RunFolder
 
 
@@ -62,24 +63,40 @@ def list_verb(options: argparse.Namespace) -> int:
 
 
 def check_verb(options: argparse.Namespace) -> int:
-    """Print the plan of a scenario; run nothing."""
+    """Read and check the tables of a scenario, and print its plan; run nothing."""
     from harness.cli.progress import length
+    from harness.pipeline.inputs import read_tables
     from harness.pipeline.plan import resolved
     from harness.store.scenarios import read_scenario
 
     plan = resolved(read_scenario(options.scenario, options.overrides)[0], str(options.scenario))
+    tables = [searched.checked() for searched in read_tables(plan.scenario, options.scenario.parent)]
     planned = list(zip(plan.cells, plan.estimates_s, strict=True))
     if options.json:
-        cells = [{**cell.model_dump(mode="json"), "estimated_s": estimate_s} for cell, estimate_s in planned]
-        data(
-            json.dumps({"question": plan.scenario.question, "cells": cells, "estimated_s": plan.estimated_s}, indent=2)
-        )
+        told = {
+            "question": plan.scenario.question,
+            "tables": [table.model_dump(mode="json") for table in tables],
+            "cells": [{**cell.model_dump(mode="json"), "estimated_s": estimate_s} for cell, estimate_s in planned],
+            "estimated_s": plan.estimated_s,
+        }
+        data(json.dumps(told, indent=2))
         return ExitCode.GOOD
     data(plan.scenario.question)
+    for table in tables:
+        data(f"  {'table':<10} {_described(table)}")
+        for check in (check for check in table.checks if check.verdict != "pass"):
+            data(f"  {'accepted' if check.verdict == 'fail' else 'warning':<10} {check.name}: {check.detail}")
     for cell, estimate_s in planned:
         data(f"  {cell.kind:<10} {cell.label:<48} about {length(estimate_s):>7}  {cell.id}")
     data(f"{len(planned)} cells, about {length(plan.estimated_s)} at most; nothing was run.")
     return ExitCode.GOOD
+
+
+def _described(table: "TableEntry") -> str:
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(table.columns.items()))
+    classes = f" of {len(table.classes)} classes" if table.task == "multiclass" else ""
+    rows = f"{table.train_rows:,} rows to learn from, {table.holdout_rows:,} held out"
+    return f"{table.name}: {table.task}{classes}; {rows}; columns: {kinds}"
 
 
 def run_verb(options: argparse.Namespace) -> int:

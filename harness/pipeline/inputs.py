@@ -98,12 +98,17 @@ class Inputs:
 
 def read_inputs(scenario: Scenario, folder: Path) -> Inputs:
     """The inputs of a scenario. Raises UsageError for what it names and cannot be used."""
-    search = scenario.search
     return Inputs(
-        searched=tuple(_searched(plan, search, folder) for plan in scenario.tables) if search else (),
+        searched=read_tables(scenario, folder),
         requests=_requests(scenario, folder),
         trace_s=trace_of(scenario.load.arrivals, folder),
     )
+
+
+def read_tables(scenario: Scenario, folder: Path) -> tuple[Searched, ...]:
+    """The tables of a scenario that searches. Raises UsageError for one that cannot be used."""
+    search = scenario.search
+    return tuple(_searched(plan, search, folder) for plan in scenario.tables) if search else ()
 
 
 def _searched(data: DataPlan, search: SearchPlan, folder: Path) -> Searched:

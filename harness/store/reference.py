@@ -32,9 +32,9 @@ A scenario is one question to the harness, as a TOML file. This page is made fro
 | `automl-quick.toml` | Which engine finds the best model in a few seconds? Six tables, four engines, two seeds. |
 | `automl-scale.toml` | What does a further worker buy, and how do time and memory grow with rows and columns? |
 
-`harness check FILE` prints the plan of a scenario and runs nothing; `--set search.trials=5` changes one key for one
-run, and `--set serve.0.replicas=[1,2]` one in a list of tables. A run folder keeps the scenario's text as it was
-run."""
+`harness check FILE` reads and checks the tables of a scenario, prints its plan, and runs nothing; `--set
+search.trials=5` changes one key for one run, and `--set serve.0.replicas=[1,2]` one in a list of tables. A run folder
+keeps the scenario's text as it was run."""
 
 
 def scenario_reference() -> str:
