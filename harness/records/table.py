@@ -15,6 +15,7 @@ from harness.records.words import ColumnKind, Metric, Name, Scalar, Seed, Share,
 
 DataCheckName = Literal[
     "schema",
+    "mistaken_kind",
     "constant_column",
     "duplicate_column",
     "shared_rows",
@@ -24,7 +25,7 @@ DataCheckName = Literal[
     "rows_per_fold",
 ]
 
-AcceptableCheck = Literal["schema", "shared_rows", "leaking_column"]
+AcceptableCheck = Literal["schema", "mistaken_kind", "shared_rows", "leaking_column"]
 """Those that fail a table which could be searched all the same, and that a user may know better about."""
 
 

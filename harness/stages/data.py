@@ -32,20 +32,12 @@ from harness.records.words import ColumnKind, Split, Task
 from harness.space.preprocess import to_batch, to_frame
 from harness.stages.source import EXACT_INTEGERS, read_source
 from harness.stages.split import LabelledRows, split_rows
+from harness.stages.texts import CATEGORIES_MAX, CATEGORIES_SHARE, disguise, drop_setting, refuse_no_categories
 
 CLASSES_OF_NUMBERS = 20
 """A target of whole numbers with at most so many distinct values is read as classes."""
 
 CLASSES_MAX = 100
-CATEGORIES_MAX = 100
-"""Most distinct texts of a column that become a feature each; of more, models see the mean target of a text."""
-
-WORDS_MAX = 5
-"""Texts of more words than that on average, and more distinct than `CATEGORIES_MAX`, are sentences."""
-
-CATEGORIES_SHARE = 0.5
-CATEGORIES_FREE = 20
-"""A text column with more distinct values than that share of its rows, and than so many, holds names or free text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +88,7 @@ def load_table(plan: DataPlan, folder: Path, memory_bytes: int | None = None) ->
     )
     batch = to_batch(raw[kept], columns)
     texts = [column.name for column in columns if column.kind == "category"]
-    distinct = {name: _distinct(batch.texts[:, place], name, where) for place, name in enumerate(texts)}
+    distinct = {name: refuse_no_categories(batch.texts[:, place], name, where) for place, name in enumerate(texts)}
     columns = tuple(
         column.model_copy(update={"by_target": distinct.get(column.name, 0) > CATEGORIES_MAX}) for column in columns
     )
@@ -184,7 +176,7 @@ def _kind(series: "pd.Series[Any]", dated: str | None, where: str, leave: str = 
     `dated` is the setting that says it holds dates, if one does.
     """
     name = f"column {series.name!r} of {where}"
-    leave = leave or f"leave the column out with `{_drop(str(series.name))}` under [data]"
+    leave = leave or f"leave the column out with `{drop_setting(str(series.name))}` under [data]"
     if series.isna().all():
         raise UsageError(f"The {name} has no values at all: {leave}.")
     holds = pd.api.types.infer_dtype(series, skipna=True)
@@ -273,27 +265,6 @@ def _doubles(series: "pd.Series[Any]") -> NDArray[np.float64]:
         return np.array(values, dtype=np.float64)
 
 
-def _distinct(texts: NDArray[np.object_], column: str, where: str) -> int:
-    """Number of distinct texts of a column of categories. Raises UsageError where they are none."""
-    filled = texts[texts != ""]
-    distinct = set(filled)
-    if len(distinct) > CATEGORIES_FREE and len(distinct) > CATEGORIES_SHARE * len(filled):
-        raise UsageError(
-            f"The text column {column!r} of {where} has {len(distinct)} distinct values in {len(filled)} filled rows, "
-            f"such as {str(filled[0])[:40]!r}: names, identifiers or free text teach a model of categories nothing. "
-            f"Leave it out with `{_drop(column)}` under [data]; list it under `dates` if it holds dates."
-        )
-    if len(distinct) > CATEGORIES_MAX:
-        words = float(np.mean([len(text.split()) for text in distinct]))
-        if words > WORDS_MAX:
-            raise UsageError(
-                f"The text column {column!r} of {where} has {len(distinct)} distinct texts of {words:.0f} words on "
-                f"average, such as {str(filled[0])[:40]!r}: sentences are no categories. Make numbers of them "
-                f"beforehand, or leave the column out with `{_drop(column)}` under [data]."
-            )
-    return len(distinct)
-
-
 def _target(target: "pd.Series[Any]", plan: DataPlan, where: str) -> tuple[NDArray[Any], Task, tuple[str, ...]]:
     name = f"column to predict, {plan.target!r} of {where},"
     missing = int(target.isna().sum())
@@ -305,6 +276,8 @@ def _target(target: "pd.Series[Any]", plan: DataPlan, where: str) -> tuple[NDArr
     kind = _kind(target, None, where, leave="predict another column")
     if kind == "date":
         raise UsageError(f"The {name} holds dates: predict a number (such as days since an event) or a class instead.")
+    if kind == "category":
+        _refuse_no_classes(target, plan, name)
     numbers = target.to_numpy(dtype=np.float64) if kind == "number" else None
     found = len(np.unique(numbers)) if numbers is not None else target.nunique()
     if found < 2:
@@ -331,6 +304,30 @@ def _target(target: "pd.Series[Any]", plan: DataPlan, where: str) -> tuple[NDArr
     return index, task, labels
 
 
+def _refuse_no_classes(target: "pd.Series[Any]", plan: DataPlan, name: str) -> None:
+    """Raises UsageError where the texts of a target are no classes."""
+    found = disguise(map(str, target))
+    if found is not None and found.kind == "date":
+        raise UsageError(
+            f"The {name} holds dates, such as {found.forms[0]!r}: predict a number (such as days since an event) or a "
+            "class instead."
+        )
+    if found is not None and plan.task in (None, "regression"):
+        written = found.beside or found.forms[0]
+        raise UsageError(
+            f"The {name} holds numbers in {found.rows:,} of {found.filled:,} rows, and texts in others or all, such as "
+            f"{written[:40]!r}: write every amount with a point and nothing else (1234.5), and remove the rows that "
+            'have none. If these are classes, write `task = "multiclass"` under [data].'
+        )
+    distinct = target.nunique()
+    if distinct > 2 and distinct > CATEGORIES_SHARE * len(target):
+        raise UsageError(
+            f"The {name} has {distinct} distinct texts in {len(target)} rows, such as {str(target.iloc[0])[:40]!r}: "
+            "nearly every row has one of its own, as identifiers, names and free text do. Predict another column; if "
+            "these are classes, bring more rows of each."
+        )
+
+
 def _inferred(numbers: NDArray[np.float64] | None, found: int) -> Task:
     if numbers is not None and (found > CLASSES_OF_NUMBERS or (numbers != np.floor(numbers)).any()):
         return "regression"
@@ -349,10 +346,6 @@ def _classes(target: "pd.Series[Any]", numbers: NDArray[np.float64] | None) -> t
         return tuple(str(label) for label in used.categories), used.codes.to_numpy(dtype=np.int64)
     labels, index = np.unique(target.astype(object).map(str).to_numpy(dtype=str), return_inverse=True)
     return tuple(str(label) for label in labels), index.astype(np.int64)
-
-
-def _drop(column: str) -> str:
-    return f"drop = [{json.dumps(column, ensure_ascii=False)}]"
 
 
 def _digest(signature: Signature, arrays: Sequence[NDArray[Any]], texts: NDArray[np.object_]) -> str:

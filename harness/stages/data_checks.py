@@ -19,10 +19,11 @@ import pandas as pd
 from harness.errors import UsageError
 from harness.records.scenario import SearchPlan
 from harness.records.table import ColumnPlan, DataCheck, DataCheckName, DataPlan
-from harness.records.words import ColumnKind, Metric
+from harness.records.words import Metric
 from harness.stages.column_signal import FOREST_ROWS, ROWS, Encoded, encoded, label_noise, leaking_columns
 from harness.stages.data import Table
 from harness.stages.split import fold_rows
+from harness.stages.texts import DISGUISED_SHARE, disguise, drop_setting
 
 LEAK_WARNS, LEAK_FAILS = 0.95, 0.99
 """Of the skill of a single column, from 0 (as good as no column) to 1 (right on every row). The best honest columns of
@@ -49,8 +50,6 @@ CLASS_ROWS_PER_FOLD = 5
 NAMED = 20
 """So many columns get a row of their own in a check; the last of them says how many more there are."""
 
-SCHEMA_COLUMNS = 1_000
-
 
 def data_checks(table: Table, plan: DataPlan, search: SearchPlan, metric: Metric) -> tuple[DataCheck, ...]:
     """Every check, in a fixed order; columns and noise only of a table that has rows for the folds of the search."""
@@ -58,6 +57,7 @@ def data_checks(table: Table, plan: DataPlan, search: SearchPlan, metric: Metric
     sample = encoded(table) if divided.verdict != "fail" else None
     return (
         *_schema(table, plan),
+        *_mistaken(table),
         *_constant(table),
         *_duplicates(table),
         _shared_rows(table),
@@ -83,6 +83,7 @@ def refuse_failed(checks: Sequence[DataCheck], plan: DataPlan) -> None:
 
 
 def _schema(table: Table, plan: DataPlan) -> Iterator[DataCheck]:
+    """What the plan states of columns; kinds that were read off the values have nothing to be held against."""
     import pandera.pandas as pandera
 
     kinds = {column.name: column.kind for column in table.signature.columns}
@@ -100,13 +101,10 @@ def _schema(table: Table, plan: DataPlan) -> Iterator[DataCheck]:
         meant, said = ("number", "`at_least` and `at_most` bound") if bounded else ("category", "`one_of` lists")
         if kinds[name] != meant:
             failed[name] = f"is of kind {kinds[name]}, and {said} values of kind {meant}"
-    looked_at = [name for name in plan.columns if name in kinds and name not in failed]
-    looked_at += [name for name in kinds if name not in plan.columns][:SCHEMA_COLUMNS]
-    schema = pandera.DataFrameSchema(
-        {name: _pandera_column(kinds[name], plan.columns.get(name, ColumnPlan())) for name in looked_at}
-    )
+    stated = {name: wanted for name, wanted in plan.columns.items() if name not in failed}
+    schema = pandera.DataFrameSchema({name: _pandera_column(wanted) for name, wanted in stated.items()})
     try:
-        schema.validate(table.frame[looked_at], lazy=True)
+        schema.validate(table.frame[list(stated)], lazy=True)
     except pandera.errors.SchemaErrors as errors:
         for (name, check), cases in errors.failure_cases.groupby(["column", "check"], sort=False):
             first = cases["index"].iloc[0]
@@ -116,20 +114,16 @@ def _schema(table: Table, plan: DataPlan) -> Iterator[DataCheck]:
         advice = f"Mend the table, or what `[data.columns.{name}]` says of it."
         yield DataCheck(name="schema", column=name, verdict="fail", detail=f"The column {name!r} {what}. {advice}")
     if not failed:
-        expected = f", {len(plan.columns)} of them under [data.columns]" if plan.columns else ""
-        yield DataCheck(
-            name="schema",
-            verdict="pass",
-            detail=f"The values of {len(looked_at):,} of {len(kinds):,} columns are of their kinds{expected}.",
-        )
+        held = f"{len(stated):,} of {len(kinds):,} columns hold what [data.columns] says of them; the others'"
+        nothing = f"Nothing is stated under [data.columns] to hold {len(kinds):,} columns against; their"
+        read_off = f"{held if stated else nothing} kinds were read off their values."
+        yield DataCheck(name="schema", verdict="pass", detail=read_off)
 
 
-def _pandera_column(kind: ColumnKind, wanted: ColumnPlan) -> Any:
+def _pandera_column(wanted: ColumnPlan) -> Any:
     import pandera.pandas as pandera
 
     checks = []
-    if kind == "boolean":
-        checks.append(pandera.Check.isin([0.0, 1.0], error="true or false"))
     if wanted.at_least is not None:
         checks.append(pandera.Check.ge(wanted.at_least, error=f"at_least = {wanted.at_least:g}"))
     if wanted.at_most is not None:
@@ -138,8 +132,36 @@ def _pandera_column(kind: ColumnKind, wanted: ColumnPlan) -> Any:
         checks.append(pandera.Check.isin([*wanted.one_of, ""], error="one_of"))
     if not wanted.holes:
         checks.append(pandera.Check(lambda values: values.notna() & (values != ""), ignore_na=False, error="holes"))
-    types: dict[ColumnKind, Any] = {"number": float, "boolean": float, "date": "datetime64[us]", "category": str}
-    return pandera.Column(types[kind], checks, nullable=True)
+    return pandera.Column(None, checks, nullable=True)
+
+
+def _mistaken(table: Table) -> Iterator[DataCheck]:
+    """Columns of texts that are dates or numbers: as categories these have no order, and no figure says so.
+
+    Of dates that are written in several ways a day is several categories, which nobody wants; all else may be meant.
+    """
+    texts = table.signature.text_columns
+    found = [(name, held) for name in texts if (held := disguise(table.frame[name])) is not None]
+    found.sort(key=lambda each: not each[1].is_mixed)
+    for place, (name, held) in enumerate(found[:NAMED]):
+        more = f" {len(found) - NAMED} more are like it." if place == NAMED - 1 and len(found) > NAMED else ""
+        yield DataCheck(
+            name="mistaken_kind",
+            column=name,
+            verdict="fail" if held.is_mixed else "warn",
+            value=held.rows / held.filled,
+            bound=DISGUISED_SHARE,
+            detail=f"The text column {name!r} {held.told} Or leave it out with `{drop_setting(name)}` under [data]."
+            + more,
+        )
+    if not found:
+        yield DataCheck(
+            name="mistaken_kind",
+            verdict="pass",
+            value=0.0,
+            bound=DISGUISED_SHARE,
+            detail=f"None of {len(texts):,} columns of texts holds mostly dates or numbers.",
+        )
 
 
 def _constant(table: Table) -> Iterator[DataCheck]:

@@ -244,8 +244,17 @@ REFUSED = {
         {},
         "list it under `dates` if it holds dates",
     ),
-    "a target of texts that are all different": (csv(row="{i},{c},{i}-{y}"), {}, "classes with a single row"),
-    "a target of two hundred different texts": (csv(row="{i},{c},{i}-{y}", rows=200), {}, "is it an identifier"),
+    "a target of texts that are all different": (
+        csv(row="{i},{c},{i}-{y}"),
+        {},
+        "40 distinct texts in 40 rows.*as identifiers",
+    ),
+    "a target of dates": (csv(row="{i},{y},{c}").replace("red", "1.2.2026").replace("green", "3.2.2026"), {}, "dates"),
+    "a target of numbers and words": (
+        csv(row="{i},{c},{i}").replace(",0.5\n", ",unknown\n"),
+        {},
+        "holds numbers in 39 of 40 rows, and texts in others or all, such as 'unknown': write every amount",
+    ),
     "a dropped target": (csv(), {"drop": ("target",)}, "the column to predict: remove it from there"),
     "nothing left": (csv(), {"drop": ("x", "colour")}, "no column is left"),
     "a hole in the target": (csv().replace("yes", "", 3), {}, "no value in 3 of 40 rows"),
@@ -253,7 +262,7 @@ REFUSED = {
     "a constant amount": (csv(row="{i},{c},3.5"), {}, "the same value, '3.5', in every row"),
     "a class of one row": (csv() + "1,red,maybe\n", {}, r"classes with a single row .*: maybe; merge or remove"),
     "many classes of one row": (
-        csv() + "".join(f"1,red,c{number:02}\n" for number in range(60)),
+        csv(rows=80) + "".join(f"1,red,c{number:02}\n" for number in range(60)),
         {},
         "c00, c01, c02, c03, c04 and 55 more; merge",
     ),
@@ -294,9 +303,33 @@ REFUSED = {
     "sentences": (
         "x,target\n" + "\n".join(f"the parcel number {i // 3} came late again,{i % 2}" for i in range(606)),
         {},
-        "202 distinct texts of 7 words on average, such as 'the parcel number 0 came late again': sentences are no",
+        "202 distinct texts in 606 filled rows, half of them of 6 words or more, such as 'the parcel number 0",
+    ),
+    "thirty sentences": (
+        "x,target\n" + "\n".join(f"{'a' * (i // 3)} parcel that came too late,{i % 2}" for i in range(90)),
+        {},
+        "30 distinct texts in 90 filled rows, half of them of 6 words or more.*sentences are no categories",
+    ),
+    "numbers with a mark between thousands": (
+        "x,target\n" + "\n".join(f'"{1 + i},500",{i % 2}' for i in range(40)),
+        {},
+        r"holds numbers, such as '1,500', in 40 of 40 filled rows\. .*write them with a point.*Or leave it out",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["Married, spouse absent", "Never married", "Exec-managerial", "United States of America", "a", "b", "c"],
+        ["Strongly agree with what was said", "Neither agree nor disagree with what was said", "I do not know at all"],
+        [f"A reason of many words to call, the {letter}" for letter in "abcdefghijklmnopqrst"],
+    ],
+    ids=["of a census", "of a questionnaire", "again and again"],
+)
+def test_categories_may_have_many_words(tmp_path: Path, texts: list[str]) -> None:
+    lines = ["x,said,target", *(f'{i},"{texts[i % len(texts)]}",{i % 2}' for i in range(400))]
+    assert kinds(table_of(tmp_path, "\n".join(lines)))["said"] == "category"
 
 
 @pytest.mark.parametrize(("text", "plan", "told"), REFUSED.values(), ids=REFUSED.keys())

@@ -53,6 +53,7 @@ def test_an_honest_table_passes_every_check_with_a_row_each(tmp_path: Path) -> N
     assert told(checks) == {}
     assert [check.name for check in checks] == [
         "schema",
+        "mistaken_kind",
         "constant_column",
         "duplicate_column",
         "shared_rows",
@@ -69,6 +70,49 @@ def test_no_table_that_scikit_learn_ships_fails(name: str) -> None:
     checks = checked(plan)
     refuse_failed(checks, plan)
     assert not named([check for check in checks if check.verdict != "pass"], "leaking_column")
+
+
+class TestMistakenKind:
+    """Texts that are something else, in a column that repeats itself enough to be taken for categories."""
+
+    @pytest.mark.parametrize(
+        ("texts", "verdict", "told"),
+        [
+            (["2026-01-31", "2026-02-28", "2026-03-31T06:30:00Z"], "warn", "400 filled rows. List the column under"),
+            (["31/01/2026", "28/02/2026"], "warn", "Write them as 2026-01-31, and list the column under `dates`"),
+            (["31. Jan 2026", "28. February 2026"], "warn", "holds dates, such as '31. Jan 2026'"),
+            (["2026-01-31", "2026-02-28", "unknown"], "warn", "such as 'unknown', and want a hole in their place"),
+            (["2026-01-31", "31/01/2026", "1.2.2026"], "fail", "in 3 ways ('2026-01-31', '31/01/2026', '1.2.2026')"),
+            ([*(f"{i},5" for i in range(40)), "?"], "warn", "holds numbers, such as '0,5', in 391 of 400 filled rows"),
+            ([f"1,{i}00" for i in range(100, 140)], "warn", "write them with a point and nothing else (1234.5)"),
+        ],
+    )
+    def test_dates_and_numbers_that_are_texts_are_told(
+        self, tmp_path: Path, texts: list[str], verdict: str, told: str
+    ) -> None:
+        frame = honest().assign(seen=[texts[row % len(texts)] for row in range(ROWS)])
+        (check,) = named(of_frame(tmp_path, frame), "mistaken_kind")
+        assert (check.column, check.verdict) == ("seen", verdict)
+        assert told in check.detail
+
+    @pytest.mark.parametrize(
+        "texts",
+        [
+            ["1", "2", "3", "other"],
+            ["1.2.3", "1.10.2", "2.0.1"],
+            ["10.0.0.1", "10.0.0.2"],
+            ["may", "june", "Mar", "monday"],
+            ["1/2", "3/4", "5/8"],
+            ["9-12 months", "1-2 years"],
+            [f"{place:05}" for place in range(1_000, 90_000, 1_500)],
+            [str(place) for place in range(40)],
+        ],
+        ids=["numbers of classes", "versions", "addresses", "months", "parts", "ranges", "postcodes", "numbers alone"],
+    )
+    def test_categories_that_look_like_them_pass(self, tmp_path: Path, texts: list[str]) -> None:
+        frame = honest().assign(seen=[texts[row % len(texts)] for row in range(ROWS)])
+        (check,) = named(of_frame(tmp_path, frame), "mistaken_kind")
+        assert check.verdict == "pass"
 
 
 def test_constant_and_duplicate_columns_are_named(tmp_path: Path) -> None:
@@ -244,9 +288,14 @@ COLUMNS: dict[str, Any] = {
 
 
 class TestSchema:
+    def test_where_nothing_is_stated_nothing_is_claimed(self, tmp_path: Path) -> None:
+        (check,) = named(of_frame(tmp_path, honest()), "schema")
+        assert check.detail.startswith("Nothing is stated under [data.columns] to hold 3 columns against")
+
     def test_what_holds_passes(self, tmp_path: Path) -> None:
         (check,) = named(of_frame(tmp_path, honest(), columns=COLUMNS), "schema")
         assert check.verdict == "pass"
+        assert check.detail.startswith("2 of 3 columns hold what [data.columns] says of them")
 
     @pytest.mark.parametrize(
         ("column", "row", "value", "broken"),
