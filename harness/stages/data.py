@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, did_you_mean, one_line
 from harness.records.candidate import Column, Signature
 from harness.records.rows import LARGEST, Batch
 from harness.records.table import DataPlan
@@ -130,7 +130,7 @@ def _refuse_unknown(plan: DataPlan, names: Sequence[str], where: str) -> None:
     for setting, given in {"target": (plan.target,), **features, **dividing}.items():
         for name in given:
             if name not in names:
-                some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+                some = ", ".join(one_line(column, 40) for column in names[:10]) + (", ..." if len(names) > 10 else "")
                 hint = did_you_mean(name, names, f"its columns are {some}.")
                 raise UsageError(f"`data.{setting}` names the column {name!r}, which {where} does not have; {hint}")
     for setting, given in {**features, **dividing}.items():
@@ -218,6 +218,7 @@ def _refuse_bad_dates(series: "pd.Series[Any]", holds: str, name: str, dated: st
             f"{bad.iloc[0]!r} in data row {bad.index[0] + 1}: write them as 2026-01-31 or 2026-01-31T14:05:00, or "
             "remove the column from there."
         )
+    _refuse_far_dates(parsed, name, "remove the column from there")
 
 
 def _refuse_far_dates(series: "pd.Series[Any]", name: str, leave: str) -> None:

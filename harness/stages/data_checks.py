@@ -19,7 +19,7 @@ import pandas as pd
 from harness.errors import UsageError
 from harness.records.scenario import SearchPlan
 from harness.records.table import ColumnPlan, DataCheck, DataCheckName, DataPlan
-from harness.records.words import Metric
+from harness.records.words import ColumnKind, Metric
 from harness.stages.column_signal import FOREST_ROWS, ROWS, Encoded, encoded, label_noise, leaking_columns
 from harness.stages.data import Table
 from harness.stages.split import fold_rows
@@ -92,15 +92,12 @@ def _schema(table: Table, plan: DataPlan) -> Iterator[DataCheck]:
         for name, wanted in plan.columns.items()
         if name in kinds and wanted.kind not in (None, kinds[name])
     }
+    failed |= {
+        name: f"is of kind {kinds[name]}, and {about}"
+        for name, wanted in plan.columns.items()
+        if name in kinds and name not in failed and (about := _about_another(wanted, kinds[name]))
+    }
     failed |= {name: "is no feature of the table" for name in plan.columns if name not in kinds}
-    for name, wanted in plan.columns.items():
-        bounded = wanted.at_least is not None or wanted.at_most is not None
-        if name in failed or not (bounded or wanted.one_of):
-            continue
-        # Held against values of another kind, pandera would tell of a broken row, or of none.
-        meant, said = ("number", "`at_least` and `at_most` bound") if bounded else ("category", "`one_of` lists")
-        if kinds[name] != meant:
-            failed[name] = f"is of kind {kinds[name]}, and {said} values of kind {meant}"
     stated = {name: wanted for name, wanted in plan.columns.items() if name not in failed}
     schema = pandera.DataFrameSchema({name: _pandera_column(wanted) for name, wanted in stated.items()})
     try:
@@ -118,6 +115,12 @@ def _schema(table: Table, plan: DataPlan) -> Iterator[DataCheck]:
         nothing = f"Nothing is stated under [data.columns] to hold {len(kinds):,} columns against; their"
         read_off = f"{held if stated else nothing} kinds were read off their values."
         yield DataCheck(name="schema", verdict="pass", detail=read_off)
+
+
+def _about_another(wanted: ColumnPlan, kind: ColumnKind) -> str:
+    if kind == "category" and (wanted.at_least is not None or wanted.at_most is not None):
+        return "at_least and at_most are about numbers"
+    return "one_of is about texts" if wanted.one_of and kind != "category" else ""
 
 
 def _pandera_column(wanted: ColumnPlan) -> Any:

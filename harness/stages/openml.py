@@ -18,9 +18,10 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 import pandas as pd
-from sklearn.datasets import fetch_openml
+from sklearn.datasets import _openml, fetch_openml
 
 from harness.errors import UsageError, one_line
+from harness.stages.memory import TableSize, refuse_too_large
 
 SILENCE_S = 30.0
 """A server that says nothing for so long is not there; scikit-learn itself would wait for ever."""
@@ -32,14 +33,15 @@ def openml_cache() -> Path:
     return Path(root) / "automl-harness"
 
 
-def openml_table(number: str, target: str) -> pd.DataFrame:
-    """The data set of that number. Raises UsageError where there is none, or no way to it."""
+def openml_table(number: str, target: str, memory_bytes: int | None = None) -> pd.DataFrame:
+    """The data set of that number. Raises UsageError where there is none, no way to it, or no memory for it."""
     where = f"`openml:{number}`"
     if not number.isdecimal() or int(number) == 0:
         raise UsageError(f"{where} names no data set: OpenML's are numbered, as in openml:61.")
     try:
         with _answered_within(SILENCE_S), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an answer that broke off is told as a spoilt cache, and asked for again
+            refuse_too_large(_size(int(number)), memory_bytes, f"The table {where}")
             found = fetch_openml(
                 data_id=int(number),
                 data_home=str(openml_cache()),
@@ -72,6 +74,23 @@ def openml_table(number: str, target: str) -> pd.DataFrame:
             "`target` under [data]."
         )
     return frame.rename(columns={named[0]: target})
+
+
+def _size(number: int) -> TableSize:
+    """The measures of a data set, as OpenML states them; of one that it says no number of rows of, nothing.
+
+    They are asked for by scikit-learn's own functions, private as they are, so that both keep them in the same place
+    and a table that is cached needs no network for them.
+    """
+    folder = str(openml_cache() / "openml")
+    kinds = [
+        feature["data_type"]
+        for feature in _openml._get_data_features(number, folder, n_retries=1)
+        if feature["is_ignore"] != "true" and feature["is_row_identifier"] != "true"
+    ]
+    rows = _openml._get_num_samples(_openml._get_data_qualities(number, folder, n_retries=1))
+    numbers = sum(kind == "numeric" for kind in kinds)
+    return TableSize(rows=max(0, rows), numbers=numbers, texts=len(kinds) - numbers)
 
 
 @contextmanager

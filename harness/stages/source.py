@@ -7,6 +7,7 @@ encoding, header, ragged rows.
 
 import codecs
 import csv
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def read_source(plan: DataPlan, folder: Path, memory_bytes: int | None = None) -
     if colon and scheme == "sklearn":
         return _shipped(name, target)
     if colon and scheme == "openml":
-        return openml_table(name, target)
+        return openml_table(name, target, memory_bytes)
     if colon and scheme == "synthetic":
         made = synthetic_plan(name, plan.parameters)
         refuse_too_large(made.size, memory_bytes, f"The table {source}")
@@ -66,14 +67,6 @@ def read_source(plan: DataPlan, folder: Path, memory_bytes: int | None = None) -
     frame = _csv(path, memory_bytes) if path.suffix.lower() == ".csv" else _parquet(path, memory_bytes)
     if frame.empty:
         raise UsageError(f"The table {path} has a header and no rows: bring rows to learn from.")
-    if len(frame.columns) < 2:
-        only = str(frame.columns[0])
-        between = next((mark for mark in (";", "\t", "|") if mark in only), None)
-        hint = f"Its fields seem to be separated by {between!r}: separate them by commas." if between else ""
-        raise UsageError(
-            f"The table {path} has a single column, {only[:60]!r}: at least one to predict and one to predict it from "
-            f"are needed. {hint}".strip()
-        )
     return frame
 
 
@@ -139,9 +132,10 @@ def _checked_header(path: Path) -> list[str]:
     """Names in the first line, after a look at every other: pandas renames twins and fills short rows in silence."""
     try:
         with path.open(encoding=_ENCODING, newline="") as file:
-            rows = csv.reader(file, strict=True)
+            rows = csv.reader(_without_null_bytes(file, path), strict=True)
             names = next((row for row in rows if row), [])
             _refuse_bad_names(names, path)
+            _refuse_single(names, path)
             for row in rows:
                 if row and len(row) != len(names):
                     raise UsageError(
@@ -160,6 +154,17 @@ def _checked_header(path: Path) -> list[str]:
     return names
 
 
+def _without_null_bytes(file: Iterable[str], path: Path) -> Iterator[str]:
+    """The lines of a file; in a table of texts the byte is a trace of a broken disk or of another encoding."""
+    for number, line in enumerate(file, 1):
+        if "\0" in line:
+            raise UsageError(
+                f"Line {number} of {path} has a null byte in it, which no text has: the file is damaged, or no CSV. "
+                "Write it again, or remove them (`tr -d '\\000'`)."
+            )
+        yield line
+
+
 def _refuse_disguised(path: Path) -> None:
     """What its first bytes show to be no UTF-8 text, whatever comes after them."""
     try:
@@ -175,6 +180,8 @@ def _refuse_disguised(path: Path) -> None:
         raise UsageError(
             f"{path} is UTF-{width}: save it again as UTF-8, for instance with `iconv -f utf-{width} -t utf-8`."
         )
+    if begins.startswith(b"\x1f\x8b"):
+        raise UsageError(f"{path} is compressed by gzip: decompress it, for instance with `gunzip`.")
     if begins.startswith(b"PK\x03\x04"):
         raise UsageError(f"{path} is a ZIP archive, as workbooks are: write the table as CSV.")
 
@@ -184,11 +191,24 @@ def _parquet(path: Path, memory_bytes: int | None) -> pd.DataFrame:
         refuse_too_large(parquet_size(path), memory_bytes, f"The table {path}")
         names = [str(name) for name in pyarrow.parquet.read_schema(path).names]
         _refuse_bad_names(names, path)
+        _refuse_single(names, path)
         # Or a hole makes floats of a column of whole numbers, and rounds the large ones.
         frame = pd.read_parquet(path, engine="pyarrow", to_pandas_kwargs={"integer_object_nulls": True})
     except (pyarrow.ArrowException, OSError) as error:
         raise UsageError(f"{path} cannot be read as Parquet: {one_line(error).rstrip('.')}. Write it again.") from None
+    for name in frame.columns[frame.dtypes == "str"]:
+        _refuse_undecodable(frame[name], path)
     return frame.rename(columns=str).reset_index(drop=True)
+
+
+def _refuse_undecodable(texts: "pd.Series[Any]", path: Path) -> None:
+    """A Parquet file calls its texts UTF-8, and nobody looks whether they are until one is asked for."""
+    try:
+        texts.to_numpy(dtype=object)
+    except (pyarrow.ArrowException, UnicodeDecodeError):
+        raise UsageError(
+            f"The column {texts.name!r} of {path} has texts that are not UTF-8: write it again, with its texts decoded."
+        ) from None
 
 
 def _refuse_bad_names(names: list[str], path: Path) -> None:
@@ -202,3 +222,14 @@ def _refuse_bad_names(names: list[str], path: Path) -> None:
     twins = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twins:
         raise UsageError(f"{path} has several columns called {', '.join(map(repr, twins))}: give each its own name.")
+
+
+def _refuse_single(names: list[str], path: Path) -> None:
+    if len(names) > 1:
+        return
+    between = next((mark for mark in (";", "\t", "|") if mark in names[0]), None)
+    hint = f"Its fields seem to be separated by {between!r}: separate them by commas." if between else ""
+    raise UsageError(
+        f"The table {path} has a single column, {names[0][:60]!r}: at least one to predict and one to predict it from "
+        f"are needed. {hint}".strip()
+    )

@@ -96,9 +96,9 @@ class Disguise:
         more = f"; others are not, such as {_shown(self.beside)}, and want a hole in their place" if self.beside else ""
         of = f"in {self.rows:,} of {self.filled:,} filled rows{more}"
         if self.kind == "number":
-            odd = f"such as {_shown(self.forms[0])}, " if self.forms else ""
+            odd = f", such as {_shown(self.forms[0])}," if self.forms else ""
             return (
-                f"holds numbers, {odd}{of}. As categories they have no order: write them with a point and nothing else "
+                f"holds numbers{odd} {of}. As categories they have no order: write them with a point and nothing else "
                 "(1234.5)."
             )
         if self.is_mixed:

@@ -181,18 +181,6 @@ def test_more_texts_than_may_be_features_are_told_by_their_mean_target(
     assert (number.by_target, place.by_target) == (False, by_target)
 
 
-def test_ten_thousand_columns_are_read(tmp_path: Path) -> None:
-    names = [f"x{column}" for column in range(9_900)] + [f"t{column}" for column in range(100)]
-    lines = [",".join([*names, "target"])]
-    for row in range(30):
-        cells = [str(row * column % 97) for column in range(9_900)] + ["red" if row % 3 else "green"] * 100
-        lines.append(",".join([*cells, str(row % 2)]))
-    table = table_of(tmp_path, "\n".join(lines))
-    assert table.frame.shape == (30, 10_000)
-    assert table.frame["x9899"].tolist() == [row * 9899 % 97 for row in range(30)]
-    assert len(table.signature.text_columns) == 100
-
-
 class TestDigest:
     def test_the_same_content_has_the_same_digest_whatever_the_file(self, tmp_path: Path) -> None:
         first = table_of(tmp_path, csv())
