@@ -71,9 +71,9 @@ class NotConvertibleError(HarnessError):
     exit_code = ExitCode.USAGE
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """The text of an error on one line, cut to `limit` characters; a library's may go over many."""
-    return " ".join(str(error).split())[:limit]
+def one_line(told: BaseException | str, limit: int = 300) -> str:
+    """The text of an error, or a name, on one line, cut to `limit` characters; a library's may go over many."""
+    return " ".join(str(told).split())[:limit]
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:

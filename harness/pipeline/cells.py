@@ -7,7 +7,8 @@ not the end of the run. Any other error ends the run, and the cell is begun anew
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+import pickle
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,14 +33,14 @@ from harness.records.words import BASELINE, DUMMY, Metric
 from harness.serving.protocol import encode_request
 from harness.space.families import baseline
 from harness.space.resamples import resampled_rows, resampled_scores
-from harness.space.score import predict, score
+from harness.space.score import score
 from harness.stages.data import holdout_batch
 from harness.stages.export import exported, loaded
-from harness.stages.fitting import cause_of
+from harness.stages.fitting import THREADS
 from harness.stages.fleet import SearchFleet
 from harness.stages.micro import BATCH_ROWS, micro_benchmarks
-from harness.stages.refit import THREADS, Order, refitted
-from harness.stages.search import best, fit_candidate, search
+from harness.stages.refit import Order, fitted, refitted
+from harness.stages.search import best, search
 from harness.stages.validate import (
     Connection,
     computed,
@@ -60,9 +61,10 @@ MODEL = "candidate"
 
 PAGE_NOTE = "Locust's page was open (--ui): a process more on the server's cores"
 
-REFIT_PATIENCE_S = 120.0
-REFIT_PATIENCE = 4.0
-"""A refit may take so long, and so many times as long as a search: it fits twice, on more rows than a fold has."""
+LAST_FIT_S = 120.0
+LAST_FIT_SEARCHES = 4.0
+"""A fit on all training rows may take so long, and so many times as long as a search: it is on more rows than a fold
+has, and a refit fits twice."""
 
 _SAMPLE_ROWS = 10
 
@@ -99,16 +101,16 @@ def refit_cell(work: Work, cell: Cell) -> Told:
     configuration, cv_score = _entrant(work.database.ledger(), cell, searched)
     plan = work.scenario.comparison or ComparePlan()
     work.tell("fitting and timing")
-    limit_s = REFIT_PATIENCE_S + REFIT_PATIENCE * searched.search.seconds
     with blamed_on(Cause.WORKER_LOST, work):
-        answer = refitted(Order(table, configuration, seed, plan), work.host.target_cores, limit_s)
+        answer = refitted(_order(searched, configuration), plan, work.host.target_cores)
     if isinstance(answer, Failure):
         raise CellFailedError(answer.cause, answer.message)
-    fitted, asked = answer
+    found, asked = answer
+    fit_cold_s, fit_warm_s = found.fits_s
     truth = table.target[table.holdout]
     drawn = resampled_rows(truth, task, seed)
-    value = score(searched.metric, truth, fitted.answers)
-    resamples = resampled_scores(searched.metric, truth, fitted.answers, drawn)
+    value = score(searched.metric, truth, found.answers)
+    resamples = resampled_scores(searched.metric, truth, found.answers, drawn)
     if not np.isfinite([value, *resamples]).all():
         raise CellFailedError(Cause.NONFINITE_METRIC, f"{searched.metric} on the holdout, or a resample, is not finite")
     work.database.record(
@@ -122,15 +124,15 @@ def refit_cell(work: Work, cell: Cell) -> Told:
             cv_score=cv_score,
             score=value,
             resamples=resamples,
-            fit_cold_s=fitted.fit_cold_s,
-            fit_warm_s=fitted.fit_warm_s,
+            fit_cold_s=fit_cold_s,
+            fit_warm_s=fit_warm_s,
             load_s=asked.load_s,
             predict_cold_s=asked.predict_cold_s,
             predict=asked.predict,
             threads=THREADS,
-            size_bytes=len(fitted.pipeline),
-            peak_memory_bytes=fitted.peak_memory_bytes,
-            fit_memory_bytes=fitted.fit_memory_bytes,
+            size_bytes=len(found.pipeline),
+            peak_memory_bytes=found.peak_memory_bytes,
+            fit_memory_bytes=found.fit_memory_bytes,
         ),
     )
     return Told()
@@ -140,7 +142,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     """The best of an engine (or the baseline): fitted, saved, and checked as far as that goes without a server."""
     origin = str(cell.candidate)
     searched = work.searched(cell)
-    table, metric, seed = searched.table, searched.metric, searched.data.seed
+    table, metric = searched.table, searched.metric
     configuration, cv_score = (
         (baseline(table.signature.task), None)
         if origin == BASELINE
@@ -148,13 +150,12 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     )
     if origin != BASELINE and foreign(origin) is not None:
         raise CellFailedError(Cause.NOT_CONVERTIBLE, _FOREIGN.format(origin))
-    started_s = work.clock.monotonic_s()
-    with _blamed_on_the_model():
-        pipeline = fit_candidate(configuration, table, seed)
-    fit_s = work.clock.monotonic_s() - started_s
+    with blamed_on(Cause.WORKER_LOST, work):
+        answer = fitted(_order(searched, configuration), work.host.target_cores)
     # Before anything is kept: a candidate without a failed check is one that may be served.
-    with _blamed_on_the_model():
-        answers = predict(pipeline, table.frame.iloc[table.holdout], table.signature.task)
+    if isinstance(answer, Failure):
+        raise CellFailedError(answer.cause, answer.message)
+    pipeline = pickle.loads(answer.pipeline)  # noqa: S301 - from our own child
     batch = holdout_batch(table)
     files, artifacts = exported(pipeline, table.signature, batch.take(slice(_SAMPLE_ROWS)))
     digest = hashlib.sha256(repr((cell.id, table.sha256, sorted(configuration.items()))).encode()).hexdigest()
@@ -163,7 +164,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
         origin=origin,
         configuration=configuration,
         cv_score=cv_score,
-        fit_s=fit_s,
+        fit_s=sum(answer.fits_s),
         signature=table.signature,
         metric=metric,
         artifacts=artifacts,
@@ -172,7 +173,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     write_bundle(bundle, candidate, files)
     work.database.record(cell.id, candidate)
     work.tell(f"checking {origin}")
-    for check in _checks(searched, work.scenario, candidate, bundle, batch, answers):
+    for check in _checks(searched, work.scenario, candidate, bundle, batch, answer.answers):
         work.database.record(cell.id, check)
     return Told()
 
@@ -229,13 +230,10 @@ def micro_cell(work: Work, cell: Cell) -> Told:
     return Told()
 
 
-@contextlib.contextmanager
-def _blamed_on_the_model() -> Iterator[None]:
-    """What fitting or predicting raises, whatever it is, is the cell's failure."""
-    try:
-        yield
-    except Exception as error:
-        raise CellFailedError(cause_of(error), f"{type(error).__name__}: {error}") from error
+def _order(searched: Searched, configuration: Configuration) -> Order:
+    """A fit on all training rows, and what it may take."""
+    limit_s = LAST_FIT_S + LAST_FIT_SEARCHES * searched.search.seconds
+    return Order(searched.table, configuration, searched.data.seed, limit_s, searched.search.memory_bytes)
 
 
 def _checks(

@@ -39,7 +39,11 @@ class SearchPlan(Frozen):
         "multiclass, r2 for regression.",
     )
     trials: PositiveInt = Field(default=20, description="Trials per engine and seed, at most.")
-    seconds: PositiveFloat = Field(default=30.0, description="Seconds per engine and seed, at most.")
+    seconds: PositiveFloat = Field(
+        default=30.0,
+        description="Seconds per engine and seed, at most. A fit on all training rows has two minutes and four times "
+        "as long; beyond it it is killed.",
+    )
     trial_seconds: PositiveFloat | None = Field(
         default=None,
         description="Seconds per trial, at most; a trial that does not heed it is killed a second later. Left out, as "
@@ -47,8 +51,8 @@ class SearchPlan(Frozen):
     )
     memory_bytes: PositiveInt | None = Field(
         default=None,
-        description="Memory that a trial's process may have, table and libraries included; beyond it it is killed. "
-        "Left out, its share of 80 % of what the machine has free.",
+        description="Memory that the process of a trial, or of a fit on all training rows, may have, table and "
+        "libraries included; beyond it it is killed. Left out, its share of 80 % of what the machine has free.",
     )
     folds: Annotated[int, Field(ge=2, le=20)] = Field(default=3, description="Folds of the cross-validation.")
     seeds: tuple[Seed, ...] = Field(default=(1,), description="Each engine searches once per seed.", min_length=1)

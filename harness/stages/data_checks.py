@@ -118,7 +118,7 @@ def _schema(table: Table, plan: DataPlan) -> Iterator[DataCheck]:
 
 
 def _about_another(wanted: ColumnPlan, kind: ColumnKind) -> str:
-    if kind == "category" and (wanted.at_least is not None or wanted.at_most is not None):
+    if kind != "number" and (wanted.at_least is not None or wanted.at_most is not None):
         return "at_least and at_most are about numbers"
     return "one_of is about texts" if wanted.one_of and kind != "category" else ""
 

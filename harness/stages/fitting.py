@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Rows to fit on, and rows to score, as positions in the training rows."""
 
+THREADS = 1
+"""That fitting and predicting may use, in a trial and after it."""
+
 FEWEST_ROWS = 50
 """A share of the rows is never fewer: it would save no time, and fail what is sound on all rows (more neighbours)."""
 
@@ -83,9 +86,7 @@ class Fitter:
         scores: tuple[float, ...] = ()
         failure = None
         try:
-            with warnings.catch_warnings(), threadpool_limits(limits=1), _interrupted_after(limit_s):
-                # A fit that did not converge shows in its score; a line per fold would drown the log.
-                warnings.simplefilter("ignore")
+            with fitting_alone(limit_s):
                 scores = tuple(self._fold_scores(proposal, range(len(self._folds)) if folds is None else folds))
         except Exception as error:
             # The time may be over between the last score and the end of the timer.
@@ -169,6 +170,15 @@ def cause_of(error: Exception) -> Cause:
             return Cause.CONFIG if type(error).__name__ == "InvalidParameterError" else Cause.DATA
         case _:
             return Cause.ENGINE_ERROR
+
+
+@contextmanager
+def fitting_alone(limit_s: float) -> Iterator[None]:
+    """On one thread, without warnings; raises TimeoutError inside after `limit_s` seconds, in Python code only."""
+    with warnings.catch_warnings(), threadpool_limits(limits=THREADS), _interrupted_after(limit_s):
+        # A fit that did not converge shows in its score; a line per fold would drown the log.
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

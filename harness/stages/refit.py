@@ -1,174 +1,182 @@
 """Refit: what a search found, fitted on all training rows and timed, in processes that did nothing before.
 
-In: a table and a configuration (none: the dummy). Out: `refitted`: its answers to the holdout, and how long fitting,
-loading and predicting took, cold and warm; or the failure.
+In: a table and a configuration (none: the dummy). Out: `fitted`, the pipeline and its answers to the holdout;
+`refitted`, also how long fitting, loading and predicting took, cold and warm; or the failure.
 
-A child loads the table and the libraries, and forks twice: one fork fits, the other one is given the fitted pipeline
-and asked. So imports and reads are outside every timer, what is asked has never fitted, and what is cold is the first
-of its kind in its process. Two new Pythons would show the same, and take seconds each to come to that point.
+A supervisor (`stages.supervisor`) loads the table and the libraries, and forks: one fork fits, the next one is given
+the fitted pipeline and asked. Each is a process of its own and not a new interpreter: it has in memory what its
+supervisor has imported and read, and nothing else. So imports and reads are outside every timer, what is asked has
+never fitted, and what is cold is the first of its kind in its process. Two new Pythons would show the same, and take
+seconds each to come to that point. Limits of time and memory hold as in a trial: whatever a fit does, it costs its own
+process, and the driver, which has no limits, only holds what came out of it.
 """
 
-import ctypes
-import gc
 import math
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from harness.clock import SystemClock
-from harness.errors import InfrastructureError
-from harness.process import ONE_THREAD, child, log_tail
+from harness.ports import SklearnPipeline
 from harness.records.candidate import Configuration
 from harness.records.refit import PredictTime
 from harness.records.rows import Prediction
-from harness.records.run import Cause, Failure
+from harness.records.run import Failure
 from harness.records.scenario import ComparePlan
 from harness.space.build import build, build_dummy, estimator_class
 from harness.space.families import FAMILY, family_named
 from harness.space.score import predict
 from harness.stages.data import Table
-from harness.stages.fitting import cause_of
+from harness.stages.descendants import base_memory_bytes, peak_memory_bytes
+from harness.stages.fitting import cause_of, fitting_alone
+from harness.stages.supervisor import Supervised, supervised
 
-THREADS = 1
-"""That fitting and predicting may use, as in a trial."""
-
-_END_S = 5.0
-
-_Value = TypeVar("_Value")
+REFITTER = "harness.stages.refit:Refitter"
+"""The class that fits and asks, by import path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be fitted, and how it is asked."""
+    """What is to be fitted, and what it may take."""
 
     table: Table
     configuration: Configuration
     """Empty: the dummy."""
     seed: int
-    plan: ComparePlan
+    limit_s: float
+    """For all of it, once the supervisor stands."""
+    memory_bytes: int | None = None
+    """Of a process, table and libraries included; None: 80 % of what is free."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What the first process has to say."""
+    """What the process that fits has to say."""
 
     answers: Prediction
     """To the holdout rows."""
     pipeline: bytes
     """Pickled."""
-    fit_cold_s: float
-    fit_warm_s: float
+    fits_s: tuple[float, ...]
+    """Seconds of each fit; the first one is cold."""
     peak_memory_bytes: int
     fit_memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the second process has to say."""
+    """What the process that is asked has to say."""
 
     load_s: float
     predict_cold_s: float
     predict: tuple[PredictTime, ...]
 
 
-def refitted(order: Order, cores: tuple[int, ...], limit_s: float) -> tuple[Fitted, Asked] | Failure:
-    """Fit and ask as ordered, on `cores` (empty: any), within `limit_s` seconds.
+def fitted(order: Order, cores: tuple[int, ...], refitter: str = REFITTER) -> Fitted | Failure:
+    """Fit once, on `cores` (empty: any). Raises InfrastructureError where the supervisor does not start, or is gone."""
+    with _supervised(order, cores, refitter) as process:
+        found: Fitted | Failure = process.do("fit", 1, limit_s=order.limit_s, memory_bytes=order.memory_bytes)
+        return found
 
-    Raises InfrastructureError where the child does not start, or is gone.
-    """
-    ours, theirs = Pipe()
-    with tempfile.NamedTemporaryFile() as file, ExitStack() as stack:
-        log = Path(file.name)
-        command = [sys.executable, "-m", __name__, str(theirs.fileno())]
-        process = stack.enter_context(
-            child(command, log=log, cores=cores, environment=ONE_THREAD, pass_fds=[theirs.fileno()])
+
+def refitted(
+    order: Order, plan: ComparePlan, cores: tuple[int, ...], refitter: str = REFITTER
+) -> tuple[Fitted, Asked] | Failure:
+    """Fit twice, and ask as planned; otherwise like `fitted`."""
+    clock = SystemClock()
+    with _supervised(order, cores, refitter) as process:
+        end_s = clock.monotonic_s() + order.limit_s
+        found: Fitted | Failure = process.do("fit", 2, limit_s=order.limit_s, memory_bytes=order.memory_bytes)
+        if isinstance(found, Failure):
+            return found
+        left_s = max(0.0, end_s - clock.monotonic_s())
+        asked: Asked | Failure = process.do(
+            "ask", found.pipeline, plan, limit_s=left_s, memory_bytes=order.memory_bytes
         )
-        stack.enter_context(ours)
-        theirs.close()
-        try:
-            ours.send(order)
-            if not ours.poll(limit_s):
-                return Failure.of(Cause.TIME, f"fitting and asking it once more took longer than {limit_s:.3g} s")
-            answer: tuple[Fitted, Asked] | Failure = ours.recv()
-        except (EOFError, OSError) as error:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_END_S)
-            raise InfrastructureError(f"The process of a refit is gone. It said last:\n{log_tail(log)}") from error
-        return answer
+        return asked if isinstance(asked, Failure) else (found, asked)
 
 
-# What follows runs in the child and its forks.
+@contextmanager
+def _supervised(order: Order, cores: tuple[int, ...], refitter: str) -> Iterator[Supervised]:
+    with supervised(0, pickle.dumps((order,), protocol=5), refitter, cores) as process:
+        yield process
 
 
-def answered(order: Order) -> tuple[Fitted, Asked] | Failure:
-    """Fit in one fork, ask in the next."""
-    if order.configuration:
-        estimator_class(family_named(str(order.configuration[FAMILY])), order.table.signature.task)
-    fitted = _in_a_fork(lambda: _fit(order))
-    if isinstance(fitted, Failure):
-        return fitted
-    asked = _in_a_fork(lambda: _ask(order, fitted.pipeline))
-    return asked if isinstance(asked, Failure) else (fitted, asked)
+class Refitter:
+    """What the supervisor makes, with its imports; its methods run in a fork each."""
 
+    def __init__(self, worker: int, order: Order) -> None:
+        self._order = order
+        self._table, self._task = order.table, order.table.signature.task
+        if order.configuration:
+            estimator_class(family_named(str(order.configuration[FAMILY])), self._task)
 
-def _fit(order: Order) -> Fitted:
-    table, task = order.table, order.table.signature.task
-    rows, target = table.frame.iloc[table.train], table.target[table.train]
+    def fit(self, times: int, limit_s: float) -> Fitted | Failure:
+        """Fit so many times; what the last fit made answers the holdout."""
+        found: Fitted | Failure = _or_failure(limit_s, lambda: self._fit(times))
+        return found
 
-    def fit() -> tuple[Any, float]:
-        unfitted = build(order.configuration, table.signature, order.seed) if order.configuration else build_dummy(task)
-        with _timed() as elapsed_s:
-            pipeline = unfitted.fit(rows, target)
-        return pipeline, elapsed_s()
+    def ask(self, pickled: bytes, plan: ComparePlan, limit_s: float) -> Asked | Failure:
+        """Load a fitted pipeline, and have it predict: one row first, then as planned."""
+        found: Asked | Failure = _or_failure(limit_s, lambda: self._ask(pickled, plan))
+        return found
 
-    # The cold one is gone before the warm one: its memory is of one model then, without what is imported at first use.
-    cold_s = fit()[1]
-    before_bytes, base_bytes = _peak_bytes(), _base_bytes()
-    pipeline, warm_s = fit()
-    peak_bytes = _peak_bytes()
-    return Fitted(
-        answers=predict(pipeline, table.frame.iloc[table.holdout], task),
-        pipeline=pickle.dumps(pipeline, protocol=5),
-        fit_cold_s=cold_s,
-        fit_warm_s=warm_s,
-        peak_memory_bytes=max(before_bytes, peak_bytes),
-        fit_memory_bytes=max(0, peak_bytes - base_bytes),
-    )
+    def _unfitted(self) -> SklearnPipeline:
+        if not self._order.configuration:
+            return build_dummy(self._task)
+        return build(self._order.configuration, self._table.signature, self._order.seed)
 
-
-def _ask(order: Order, pickled: bytes) -> Asked:
-    table, task = order.table, order.table.signature.task
-    holdout = table.frame.iloc[table.holdout]
-    with _timed() as load_s:
-        pipeline = pickle.loads(pickled)  # noqa: S301 - from the fork before
-    one = holdout.iloc[:1]
-    with _timed() as cold_s:
-        predict(pipeline, one, task)
-    clock, found = SystemClock(), []
-    for count in order.plan.rows:
-        rows = holdout.take(np.arange(count) % len(holdout))
-        predict(pipeline, rows, task)
-        calls_s: list[float] = []
-        end_s = clock.monotonic_s() + order.plan.seconds
-        while len(calls_s) < order.plan.repeats and (not calls_s or clock.monotonic_s() < end_s):
+    def _fit(self, times: int) -> Fitted:
+        table, fits_s, most_bytes = self._table, [], 0
+        rows, target = table.frame.iloc[table.train], table.target[table.train]
+        for _ in range(times):
+            # What was fitted before is gone by now: the memory is of one model, without what is imported at first use.
+            pipeline = self._unfitted()
+            most_bytes, base_bytes = max(most_bytes, peak_memory_bytes() or 0), base_memory_bytes()
             with _timed() as elapsed_s:
-                predict(pipeline, rows, task)
-            calls_s.append(elapsed_s())
-        found.append(PredictTime(rows=count, calls_s=tuple(calls_s)))
-    return Asked(load_s=load_s(), predict_cold_s=cold_s(), predict=tuple(found))
+                pipeline = pipeline.fit(rows, target)
+            fits_s.append(elapsed_s())
+            peak_bytes = peak_memory_bytes() or 0
+        return Fitted(
+            answers=predict(pipeline, table.frame.iloc[table.holdout], self._task),
+            pipeline=pickle.dumps(pipeline, protocol=5),
+            fits_s=tuple(fits_s),
+            peak_memory_bytes=max(most_bytes, peak_bytes),
+            fit_memory_bytes=max(0, peak_bytes - base_bytes),
+        )
+
+    def _ask(self, pickled: bytes, plan: ComparePlan) -> Asked:
+        holdout, task = self._table.frame.iloc[self._table.holdout], self._task
+        with _timed() as load_s:
+            pipeline = pickle.loads(pickled)  # noqa: S301 - from the fork before
+        one = holdout.iloc[:1]
+        with _timed() as cold_s:
+            predict(pipeline, one, task)
+        clock, found = SystemClock(), []
+        for count in plan.rows:
+            # A holdout of fewer rows is repeated.
+            rows = holdout.take(np.arange(count) % len(holdout))
+            predict(pipeline, rows, task)
+            calls_s: list[float] = []
+            end_s = clock.monotonic_s() + plan.seconds
+            while len(calls_s) < plan.repeats and (not calls_s or clock.monotonic_s() < end_s):
+                with _timed() as elapsed_s:
+                    predict(pipeline, rows, task)
+                calls_s.append(elapsed_s())
+            found.append(PredictTime(rows=count, calls_s=tuple(calls_s)))
+        return Asked(load_s=load_s(), predict_cold_s=cold_s(), predict=tuple(found))
+
+
+def _or_failure(limit_s: float, do: Callable[[], Any]) -> Any:
+    try:
+        with fitting_alone(limit_s):
+            return do()
+    except Exception as error:
+        return Failure.of(cause_of(error), error)
 
 
 @contextmanager
@@ -178,62 +186,3 @@ def _timed() -> Iterator[Callable[[], float]]:
     began_s = clock.monotonic_s()
     yield lambda: elapsed_s
     elapsed_s = clock.monotonic_s() - began_s
-
-
-def _in_a_fork(do: Callable[[], _Value]) -> _Value | Failure:
-    """What `do` returns in a fork of this process, or why it did not."""
-    ours, theirs = Pipe()
-    pid = os.fork()
-    if pid == 0:
-        ours.close()
-        try:
-            # Where memory runs out, it is this process that goes, and not the run.
-            with suppress(OSError):
-                Path("/proc/self/oom_score_adj").write_text("1000")
-            with warnings.catch_warnings(), threadpool_limits(limits=THREADS):
-                warnings.simplefilter("ignore")
-                theirs.send(do())
-        except Exception as error:
-            theirs.send(Failure.of(cause_of(error), error))
-        finally:
-            os._exit(0)
-    theirs.close()
-    found: _Value | Failure | None = None
-    with ours, suppress(EOFError):
-        found = ours.recv()
-    _, status = os.waitpid(pid, 0)
-    if found is not None:
-        return found
-    ended = os.waitstatus_to_exitcode(status)
-    if ended == -signal.SIGKILL:
-        return Failure.of(Cause.MEMORY, "its process was ended by SIGKILL, as the kernel does where memory runs out")
-    if ended < 0:
-        return Failure.of(Cause.WORKER_LOST, f"its process was ended by {signal.Signals(-ended).name}")
-    return Failure.of(Cause.UNKNOWN, f"its process ended itself without an answer, with status {ended}")
-
-
-def _base_bytes() -> int:
-    """Memory that is held now, from which on the peak counts anew.
-
-    What was freed is given back first: a fit that takes it again would seem to need nothing. Where the kernel does not
-    let a peak be begun anew, the old one is the base, and what a fit needs is told too low rather than too high.
-    """
-    gc.collect()
-    with suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _peak_bytes()
-
-
-def _peak_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-
-
-if __name__ == "__main__":
-    # By its real name: what is pickled on the other side must be the same classes here.
-    from harness.stages.refit import answered as _answered
-
-    with Connection(int(sys.argv[1])) as _connection:
-        _connection.send(_answered(_connection.recv()))

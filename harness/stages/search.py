@@ -1,20 +1,15 @@
-"""The search: an engine's trials, the best of them, and the pipeline that is worth serving.
+"""The search: an engine's trials, and the best of them.
 
 In: an engine, a problem and a fleet. Out: a `Trial` per evaluation, recorded the moment it finishes and before the
-engine is told of it; the best of them, and its pipeline fitted on all training rows.
+engine is told of it; and the best of them.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from threadpoolctl import threadpool_limits
-
-from harness.ports import Engine, Problem, SklearnPipeline
-from harness.records.candidate import Configuration, Trial, better
+from harness.ports import Engine, Problem
+from harness.records.candidate import Trial, better
 from harness.records.words import Metric
-from harness.space.build import build
-from harness.stages.data import Table
 from harness.stages.fleet import SearchFleet
 
 
@@ -61,14 +56,3 @@ def best(trials: Iterable[Trial], metric: Metric) -> Trial | None:
         if score is not None and trial.evaluated.is_whole and (found is None or better(metric, score, leading)):
             found, leading = trial, score
     return found
-
-
-def fit_candidate(configuration: Configuration, table: Table, seed: int) -> SklearnPipeline:
-    """The pipeline of a configuration, fitted on all training rows, on one thread.
-
-    Raises UsageError on a bad configuration, and whatever the estimator raises.
-    """
-    pipeline = build(configuration, table.signature, seed)
-    with warnings.catch_warnings(), threadpool_limits(limits=1):
-        warnings.simplefilter("ignore")
-        return pipeline.fit(table.frame.iloc[table.train], table.target[table.train])

@@ -1,7 +1,8 @@
 """The supervisor: runs trials in a process of their own, and holds each to its limits from outside.
 
 In: the training rows, a problem, proposals with their limits. Out: `supervised`, and an `Evaluated` per proposal,
-whatever it does: sleeps in C, ignores signals, forks, allocates without end, or takes its process along.
+whatever it does: sleeps in C, ignores signals, forks, allocates without end, or takes its process along. What is to be
+done once and in a process that did nothing before, such as a last fit, is held to limits in the same way: `do`.
 
 Three processes stand one under the other. Who asks (a worker of the fleet) holds a `Supervised`. The supervisor below
 it has loaded the table and the libraries once, starts no thread, and forks. The trial process is the fork, which lives
@@ -33,6 +34,14 @@ from harness.ports import Problem, Proposal
 from harness.process import ONE_THREAD, PR_SET_PDEATHSIG, child, log_tail
 from harness.records.candidate import Evaluated
 from harness.records.run import Cause, Failure
+from harness.stages.descendants import (
+    cpu_seconds,
+    descendants,
+    end_descendants,
+    forget_peak,
+    memory_bytes,
+    peak_memory_bytes,
+)
 from harness.units import Unit, format_number
 
 FITTER = "harness.stages.fitting:Fitter"
@@ -49,7 +58,6 @@ WATCH_S = 0.05
 
 START_S = 120.0
 _END_S = 5.0
-_POLL_S = 0.002
 _SET_CHILD_SUBREAPER = 36
 """From `linux/prctl.h`: descendants whose parent has died become children of this process."""
 
@@ -66,6 +74,24 @@ class _Work:
     proposal: Proposal
     folds: Sequence[int] | None
     limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    method: str
+    given: tuple[Any, ...]
+    limit_s: float
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """In place of an answer: what became of the process that was to give it."""
+
+    failure: Failure
+    duration_s: float
+    cpu_s: float
+    peak_bytes: int
 
 
 class Supervised:
@@ -85,7 +111,13 @@ class Supervised:
         evaluated: Evaluated = self._ask(_Work(proposal, folds, limit_s), limit_s + KILL_AFTER_S + START_S)
         return evaluated
 
-    def _ask(self, message: _Start | _Work, patience_s: float) -> Any:
+    def do(self, method: str, *given: Any, limit_s: float, memory_bytes: int | None = None) -> Any:
+        """What a method of the fitter returns in a fork of its own, which is gone afterwards; a Failure where it breaks
+        a limit, or its process. It is told `limit_s` after what it is `given`; no limit of memory is the usual one.
+        """
+        return self._ask(_Job(method, given, limit_s, memory_bytes), limit_s + KILL_AFTER_S + START_S)
+
+    def _ask(self, message: _Start | _Work | _Job, patience_s: float) -> Any:
         try:
             self._connection.send(message)
             if not self._connection.poll(None if math.isinf(patience_s) else patience_s):
@@ -105,8 +137,9 @@ class Supervised:
 
 
 @contextmanager
-def supervised(worker: int, table: bytes, fitter: str = FITTER) -> Iterator[Supervised]:
-    """A supervisor for the trials of a worker on a table (pickled: frame, target, signature); gone with the block.
+def supervised(worker: int, table: bytes, fitter: str = FITTER, cores: tuple[int, ...] = ()) -> Iterator[Supervised]:
+    """A supervisor for the trials of a worker on a table (pickled: frame, target, signature), or for a fitter that is
+    made of something else; gone with the block. It runs on `cores` (empty: any).
 
     It ends by itself, and all that it started, as soon as this process is gone, however that ended.
     """
@@ -115,7 +148,7 @@ def supervised(worker: int, table: bytes, fitter: str = FITTER) -> Iterator[Supe
         log = Path(file.name)
         stack.callback(log.unlink, missing_ok=True)
         command = [sys.executable, "-m", __name__, str(theirs.fileno()), fitter]
-        started = child(command, log=log, environment=ONE_THREAD, pass_fds=[theirs.fileno()])
+        started = child(command, log=log, cores=cores, environment=ONE_THREAD, pass_fds=[theirs.fileno()])
         process = stack.enter_context(started)
         # Closed first: its sign to end in order, and not by a signal, which a trial's descendants would survive.
         stack.enter_context(ours)
@@ -150,6 +183,8 @@ def supervise(connection: "Connection[Any, Any]", fitter: str) -> None:
                         connection.send(error)
                 case _Work() as work:
                     connection.send(trials.run(work))
+                case _Job() as job:
+                    connection.send(trials.do(job))
     if trials is not None:
         trials.end()
     if os.getppid() != parent:  # nobody else removes its log
@@ -163,7 +198,7 @@ class _Trials:
         self._fitter = fitter
         self._control = control
         self._clock = SystemClock()
-        self._memory_bytes = math.inf
+        self._most_bytes = math.inf
         self._pid = 0
         self._pidfd = -1
         self._way: Connection[Any, Any] | None = None
@@ -172,64 +207,67 @@ class _Trials:
     def start(self, start: _Start) -> None:
         self.end()  # it has the folds of the problem before
         self._fitter.start(start.problem, start.folds)
-        self._memory_bytes = start.problem.memory_bytes or MEMORY_SHARE * free_memory_bytes() / start.workers
+        self._most_bytes = _limit_bytes(start.problem.memory_bytes, start.workers)
 
     def run(self, work: _Work) -> Evaluated:
+        answer: Evaluated | _Broken = self._held(work, self._most_bytes)
+        if not isinstance(answer, _Broken):
+            return answer
+        return Evaluated(
+            configuration=work.proposal.configuration,
+            duration_s=answer.duration_s,
+            worker=self._fitter.worker,
+            cpu_s=answer.cpu_s,
+            peak_memory_bytes=answer.peak_bytes or None,
+            rows_share=work.proposal.rows_share,
+            failure=answer.failure,
+        )
+
+    def do(self, job: _Job) -> Any:
+        self.end()  # it did something before
+        answer = self._held(job, _limit_bytes(job.memory_bytes, 1))
+        self.end()
+        return answer.failure if isinstance(answer, _Broken) else answer
+
+    def _held(self, work: _Work | _Job, most_bytes: float) -> Any:
+        """What the trial process answers; `_Broken` where it breaks a limit, and then it is gone."""
         if self._way is None or wait([self._pidfd], 0):
             self.end()  # it may have gone after its last answer
             self._fork()
         assert self._way is not None
-        self._way.send(work)
         began_s, peak_bytes, cpu_s = self._clock.monotonic_s(), 0, self._cpu_s
-        while True:
-            spent_s = self._clock.monotonic_s() - began_s
-            left_s = work.limit_s + KILL_AFTER_S - spent_s
+        failure: Failure | None = None
+        with suppress(BrokenPipeError):  # it has gone just now, which is seen below
+            self._way.send(work)
+        while failure is None:
+            left_s = work.limit_s + KILL_AFTER_S - (self._clock.monotonic_s() - began_s)
             ready = wait([self._way, self._pidfd, self._control], max(0.0, min(WATCH_S, left_s)))
             if self._control in ready:
                 raise EOFError  # nobody is told anything while a trial runs: the other end is gone
             if self._way in ready:
                 with suppress(EOFError, OSError):
-                    evaluated: Evaluated = self._way.recv()
-                    self._cpu_s = _cpu_s(self._pid)
-                    # What it started and left running would take time and memory from the next one.
-                    _kill([pid for pid in _descendants(os.getpid()) if pid != self._pid])
-                    return evaluated
+                    answer = self._way.recv()
+                    self._cpu_s = cpu_seconds(self._pid)
+                    if descendants(os.getpid()) != [self._pid]:
+                        self.end()  # what it left running would take time and memory from the next one
+                    return answer
             if ready:
                 failure = self._how_it_ended()
-            else:
-                used_bytes = _memory_bytes(self._pid)
-                peak_bytes, self._cpu_s = max(peak_bytes, used_bytes), max(self._cpu_s, _cpu_s(self._pid))
-                if used_bytes > self._memory_bytes:
-                    failure = Failure.of(Cause.MEMORY, self._too_much(used_bytes))
-                elif left_s <= 0:
-                    failure = Failure.of(
-                        Cause.TIME,
-                        f"killed {KILL_AFTER_S:g} s after its limit of {work.limit_s:.3g} s, which it did not heed",
-                    )
-                else:
-                    continue
-            spent_cpu_s = self._cpu_s - cpu_s
-            self.end()
-            return Evaluated(
-                configuration=work.proposal.configuration,
-                duration_s=self._clock.monotonic_s() - began_s,
-                worker=self._fitter.worker,
-                cpu_s=spent_cpu_s,
-                peak_memory_bytes=peak_bytes or None,
-                rows_share=work.proposal.rows_share,
-                failure=failure,
-            )
+                continue
+            used_bytes = memory_bytes(os.getpid(), self._pid)
+            peak_bytes, self._cpu_s = max(peak_bytes, used_bytes), max(self._cpu_s, cpu_seconds(self._pid))
+            if used_bytes > most_bytes:
+                failure = Failure.of(Cause.MEMORY, _too_much(used_bytes, most_bytes))
+            elif left_s <= 0:
+                late = f"killed {KILL_AFTER_S:g} s after its limit of {work.limit_s:.3g} s, which it did not heed"
+                failure = Failure.of(Cause.TIME, late)
+        spent_cpu_s = self._cpu_s - cpu_s
+        self.end()
+        return _Broken(failure, self._clock.monotonic_s() - began_s, spent_cpu_s, peak_bytes)
 
     def end(self) -> None:
         """Kill the trial process and every descendant, and reap them."""
-        deadline_s = self._clock.monotonic_s() + _END_S
-        while (left := _descendants(os.getpid())) and self._clock.monotonic_s() < deadline_s:
-            _kill(left)
-            # Children of children come here once their parents are reaped.
-            with suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            self._clock.sleep(_POLL_S)
+        end_descendants(_END_S)
         if self._way is not None:
             self._way.close()
             os.close(self._pidfd)
@@ -258,10 +296,6 @@ class _Trials:
         how = f"was ended by {signal.Signals(ended.si_status).name}{hint}"
         return Failure.of(Cause.WORKER_LOST, f"the process of the trial {how}")
 
-    def _too_much(self, used_bytes: float) -> str:
-        used, limit = (format_number(size, Unit.BYTES) for size in (used_bytes, self._memory_bytes))
-        return f"killed: it had {used} of memory, and its limit is {limit}"
-
 
 def _work(fitter: Any, way: "Connection[Any, Any]") -> None:
     """The life of a trial process; it never returns."""
@@ -275,12 +309,16 @@ def _work(fitter: Any, way: "Connection[Any, Any]") -> None:
             Path("/proc/self/oom_score_adj").write_text("1000")
         own = os.getpid()
         while True:
-            work: _Work = way.recv()
-            _forget_peak()
-            evaluated = fitter.evaluate(work.proposal, work.folds, work.limit_s)
+            work: _Work | _Job = way.recv()
+            forget_peak()
+            if isinstance(work, _Work):
+                evaluated = fitter.evaluate(work.proposal, work.folds, work.limit_s)
+                answer = evaluated.model_copy(update={"peak_memory_bytes": peak_memory_bytes()})
+            else:
+                answer = getattr(fitter, work.method)(*work.given, work.limit_s)
             if os.getpid() != own:
                 os._exit(0)  # a trial that forked, and returned twice
-            way.send(evaluated.model_copy(update={"peak_memory_bytes": _peak_bytes()}))
+            way.send(answer)
     except EOFError:
         os._exit(0)
     except BaseException:
@@ -298,54 +336,13 @@ def free_memory_bytes() -> int:
     return free
 
 
-def _descendants(pid: int) -> list[int]:
-    """Ids of all processes below one, from the kernel's own lists (psutil reads every process of the machine)."""
-    found: list[int] = []
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
-                for below in map(int, (task / "children").read_text().split()):
-                    found += [below, *_descendants(below)]
-    return found
+def _limit_bytes(given: int | None, workers: int) -> float:
+    return given or MEMORY_SHARE * free_memory_bytes() / workers
 
 
-def _kill(pids: Sequence[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _memory_bytes(trial: int) -> int:
-    """Of the trial process and all that it started; of those, pages that they share with others count in parts."""
-    total = 0
-    with suppress(OSError, ValueError, IndexError):
-        total = int(Path(f"/proc/{trial}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    for pid in _descendants(os.getpid()):
-        if pid != trial:
-            with suppress(OSError, ValueError):
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-                total += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return total
-
-
-def _cpu_s(pid: int) -> float:
-    with suppress(psutil.Error):
-        times = psutil.Process(pid).cpu_times()
-        return float(times.user + times.system + times.children_user + times.children_system)
-    return 0.0
-
-
-def _forget_peak() -> None:
-    """From here on the kernel's own record of this process's most memory counts anew."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_bytes() -> int | None:
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    return None
+def _too_much(used_bytes: float, most_bytes: float) -> str:
+    used, most = (format_number(size, Unit.BYTES) for size in (used_bytes, most_bytes))
+    return f"killed: it had {used} of memory, and its limit is {most}"
 
 
 if __name__ == "__main__":

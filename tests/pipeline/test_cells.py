@@ -1,5 +1,7 @@
 """What a model does wrong is told of the model: a row with its cause, and never the end of the run."""
 
+import functools
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,9 @@ from harness.records.scenario import Scenario
 from harness.records.words import BASELINE
 from harness.runtimes.onnx import Onnx
 from harness.space.build import build
+from harness.space.score import predict
 from harness.stages.host import fingerprint
+from harness.stages.refit import Fitted, fitted
 from harness.store.database import Database
 from harness.store.runs import RunFolder
 
@@ -25,7 +29,7 @@ SCENARIO = Scenario.model_validate(
     {
         "question": "Which?",
         "data": [{"source": "sklearn:iris"}],
-        "search": {"engines": ["random_search"]},
+        "search": {"engines": ["random_search"], "memory_bytes": 2**30},
         "serve": [{"target": "asgi"}],
     }
 )
@@ -33,13 +37,11 @@ SCENARIO = Scenario.model_validate(
 
 
 class Broken(Pipeline):
-    """A pipeline that fits, and predicts `answer` times what it should, or raises it."""
+    """A pipeline that predicts `answer` times what it should."""
 
-    answer: float | Exception
+    answer: float
 
     def predict_proba(self, frame):
-        if isinstance(self.answer, Exception):
-            raise self.answer
         return super().predict_proba(frame) * self.answer
 
 
@@ -68,36 +70,46 @@ def work(tmp_path: Path):
         )
 
 
-def fitted(answer: float | Exception):
-    def fit(configuration, table, seed):
-        pipeline = build(configuration, table.signature, seed)
-        pipeline.fit(table.frame.iloc[table.train], table.target[table.train])
-        broken = Broken(pipeline.steps)
-        broken.answer = answer
-        return broken
+def given(make):
+    """In place of a fit in a child: the pipeline that `make` makes of a sound one."""
+
+    def fit(order, cores):
+        table = order.table
+        pipeline = build(order.configuration, table.signature, order.seed)
+        made = make(pipeline.fit(table.frame.iloc[table.train], table.target[table.train]))
+        answers = predict(made, table.frame.iloc[table.holdout], table.signature.task)
+        return Fitted(answers, pickle.dumps(made), (0.1,), 2**20, 2**10)
 
     return fit
 
 
-@pytest.mark.parametrize(
-    ("error", "cause"),
-    [(RuntimeError("no"), Cause.ENGINE_ERROR), (ValueError("no"), Cause.DATA), (MemoryError("no"), Cause.MEMORY)],
-)
-def test_a_model_that_does_not_fit_is_a_failed_cell(work, monkeypatch, error, cause):
-    def fit(configuration, table, seed):
-        raise error
+def multiplied(answer: float):
+    def make(pipeline):
+        broken = Broken(pipeline.steps)
+        broken.answer = answer
+        return broken
 
-    monkeypatch.setattr(room, "fit_candidate", fit)
-    with pytest.raises(CellFailedError, match=f"{type(error).__name__}: no") as failed:
+    return make
+
+
+@pytest.mark.parametrize(
+    ("does", "cause", "told"),
+    [
+        ("sleep_in_c", Cause.TIME, "after its limit of 0.5 s"),
+        ("allocate", Cause.MEMORY, "its limit is 1.00 GiB"),
+        ("refuse", Cause.ENGINE_ERROR, "ZeroDivisionError: no answer"),
+    ],
+)
+def test_whatever_a_last_fit_does_it_is_a_failed_cell_and_the_run_goes_on(work, monkeypatch, does, cause, told):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "stages"))
+    monkeypatch.setattr(room, "fitted", functools.partial(fitted, refitter="faulty_fitter:FaultyRefitter"))
+    monkeypatch.setattr(room, "baseline", lambda task: {"family": does})
+    if cause is Cause.TIME:
+        monkeypatch.setattr(room, "LAST_FIT_S", 0.5)
+        monkeypatch.setattr(room, "LAST_FIT_SEARCHES", 0.0)
+    with pytest.raises(CellFailedError, match=told) as failed:
         candidate_cell(work, CELL)
     assert failed.value.cause is cause
-
-
-def test_a_model_that_does_not_predict_is_a_failed_cell(work, monkeypatch):
-    monkeypatch.setattr(room, "fit_candidate", fitted(ZeroDivisionError("no")))
-    with pytest.raises(CellFailedError, match="ZeroDivisionError: no") as failed:
-        candidate_cell(work, CELL)
-    assert failed.value.cause is Cause.ENGINE_ERROR
     assert work.database.ledger().candidates == ()
     with pytest.raises(CellFailedError, match="there is no candidate baseline"):
         micro_cell(work, CELL)
@@ -126,13 +138,11 @@ def test_a_runtime_whose_export_raises_is_a_reason_and_costs_no_other(work, monk
 
 
 def test_a_model_that_was_stored_with_holes_in_it_fails_everywhere_in_one_line(work, monkeypatch):
-    def fit(configuration, table, seed):
-        pipeline = build(configuration, table.signature, seed)
-        pipeline.fit(table.frame.iloc[table.train], table.target[table.train])
+    def hollow(pipeline):
         pipeline.steps[-1][1].coef_.fill(np.nan)
         return pipeline
 
-    monkeypatch.setattr(room, "fit_candidate", fit)
+    monkeypatch.setattr(room, "fitted", given(hollow))
     candidate_cell(work, CELL)
     (candidate,) = work.database.ledger().candidates
     reasons = {artifact.runtime: artifact.reason for artifact in candidate.artifacts}
@@ -145,7 +155,7 @@ def test_a_model_that_was_stored_with_holes_in_it_fails_everywhere_in_one_line(w
 
 
 def test_answers_that_are_no_numbers_fail_their_checks(work, monkeypatch):
-    monkeypatch.setattr(room, "fit_candidate", fitted(np.nan))
+    monkeypatch.setattr(room, "fitted", given(multiplied(np.nan)))
     candidate_cell(work, CELL)
     checks = {check.name: check for check in work.database.ledger().checks}
     assert not checks["holdout_score"].passed
@@ -165,6 +175,7 @@ def test_a_runtime_that_raises_fails_its_own_check_only(work, monkeypatch):
 
         return candidate, refuse if runtime == "onnx" else compute
 
+    monkeypatch.setattr(room, "fitted", given(lambda pipeline: pipeline))
     monkeypatch.setattr(room, "loaded", raising)
     candidate_cell(work, CELL)
     checks = {(check.name, check.runtime): check for check in work.database.ledger().checks}

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,26 +15,46 @@ from threadpoolctl import threadpool_limits
 
 from harness.records.candidate import Configuration
 from harness.stages.fitting import Fitter
+from harness.stages.refit import Order, Refitter
 
 _C = ctypes.PyDLL(None)  # keeps the interpreter's lock, as code in C does that never gives it back
+
+
+_RELAY = 100_000
+_CROWD = 60
+"""Processes that a trial may start, in sequence and at once: a test must end even where nobody ends them."""
 
 
 class FaultyFitter(Fitter):
     """Its pipelines answer 0.5, after they have done what the family says."""
 
     def _build(self, configuration: Configuration) -> Any:
-        return _Pipeline(str(configuration["family"]), self)
+        return _Pipeline(str(configuration["family"]))
+
+
+class FaultyRefitter(Refitter):
+    """The same, fitted and asked outside a search."""
+
+    def _unfitted(self) -> Any:
+        return _Pipeline(str(self._order.configuration["family"]))
+
+    def __init__(self, worker: int, order: Order) -> None:
+        # There is no family of these names to import.
+        super().__init__(worker, replace(order, configuration={}))
+        self._order = order
 
 
 class _Pipeline:
-    def __init__(self, family: str, fitter: Fitter) -> None:
+    def __init__(self, family: str) -> None:
         self._family = family
-        self._fitter = fitter
 
-    def fit(self, frame: Any, target: Any) -> None:
+    def fit(self, frame: Any, target: Any) -> Any:
         getattr(self, f"_{self._family}", lambda: None)()
+        return self
 
     def predict_proba(self, frame: Any) -> Any:
+        if self._family == "refuse":
+            raise ZeroDivisionError("no answer")
         answer = os.getpid() / 2**23 if self._family == "pid" else 0.5
         return np.full((len(frame), 2), answer)
 
@@ -64,6 +85,24 @@ class _Pipeline:
 
     def _fork_and_sleep(self) -> None:
         self._fork()
+        time.sleep(600)
+
+    def _fork_in_a_relay(self) -> None:
+        """A process that forks and ends, and so does the one that it forked, until whoever looks is too slow."""
+        if os.fork() == 0:
+            for _ in range(_RELAY):
+                if os.fork() != 0:
+                    os._exit(0)
+            time.sleep(600)
+        time.sleep(600)
+
+    def _fork_in_a_crowd(self) -> None:
+        """Processes that all fork, so many at most."""
+        free, taken = os.pipe()
+        os.write(taken, bytes(_CROWD))
+        os.close(taken)
+        while os.read(free, 1):
+            os.fork()
         time.sleep(600)
 
     def _allocate(self) -> None:

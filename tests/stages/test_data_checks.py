@@ -321,14 +321,10 @@ class TestSchema:
     @pytest.mark.parametrize(
         ("column", "wanted", "told"),
         [
-            (
-                "kind",
-                {"at_least": 5.0},
-                "is of kind category, and `at_least` and `at_most` bound values of kind number",
-            ),
-            ("day", {"at_most": 5.0}, "is of kind date, and `at_least` and `at_most` bound values of kind number"),
-            ("size", {"one_of": ["a"]}, "is of kind number, and `one_of` lists values of kind category"),
-            ("sold", {"one_of": ["true", "false"]}, "is of kind boolean, and `one_of` lists values of kind category"),
+            ("kind", {"at_least": 5.0}, "is of kind category, and at_least and at_most are about numbers"),
+            ("day", {"at_most": 5.0}, "is of kind date, and at_least and at_most are about numbers"),
+            ("size", {"one_of": ["a"]}, "is of kind number, and one_of is about texts"),
+            ("sold", {"one_of": ["true", "false"]}, "is of kind boolean, and one_of is about texts"),
         ],
     )
     def test_what_is_said_of_another_kind_fails_by_the_kind(

@@ -1,20 +1,16 @@
 """The search: trials are recorded in the order in which they finish, before the engine hears of them."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.clock import FakeClock
-from harness.errors import UsageError
 from harness.ports import Finished, Fleet, Problem, Proposal
 from harness.records.candidate import Evaluated, Trial
 from harness.records.run import Cause, Failure
-from harness.records.table import DataPlan
-from harness.stages.data import load_table
 from harness.stages.fleet import Done, Ready, SearchFleet
-from harness.stages.search import best, fit_candidate, search
+from harness.stages.search import best, search
 from harness.stages.split import LabelledRows
 
 PROBLEM = Problem("binary", "roc_auc", ("logistic",), folds=3, trials=3, seconds=60.0, seed=1)
@@ -114,19 +110,3 @@ def test_the_best_trial_has_the_highest_score_or_the_lowest_loss() -> None:
 def test_a_trial_that_is_not_whole_is_not_the_best() -> None:
     whole = trial(0, 0.5, 0.5)
     assert best([whole, trial(1, 0.9, pruned=True), trial(2, 0.9, 0.9, rows_share=0.5)], "roc_auc") == whole
-
-
-def test_a_candidate_is_fitted_on_all_training_rows_and_no_other() -> None:
-    table = load_table(DataPlan(source="sklearn:diabetes"), Path())
-    pipeline = fit_candidate({"family": "ridge", "alpha": 1e-9}, table, seed=1)
-    # Ordinary least squares by numpy, which has seen the same rows.
-    rows = np.column_stack([np.ones(len(table.train)), table.frame.iloc[table.train]])
-    weights = np.linalg.lstsq(rows, table.target[table.train], rcond=None)[0]
-    expected = np.column_stack([np.ones(len(table.holdout)), table.frame.iloc[table.holdout]]) @ weights
-    np.testing.assert_allclose(pipeline.predict(table.frame.iloc[table.holdout]), expected, rtol=1e-5)
-
-
-def test_a_bad_configuration_is_refused() -> None:
-    table = load_table(DataPlan(source="sklearn:iris"), Path())
-    with pytest.raises(UsageError, match="no model family 'tree'"):
-        fit_candidate({"family": "tree"}, table, seed=1)

@@ -126,6 +126,15 @@ def test_a_trial_ends_in_time_whatever_it_does(faulty: Evaluate, nothing_added: 
     assert faulty("quick").failure is None
 
 
+@pytest.mark.parametrize("family", ["fork_in_a_relay", "fork_in_a_crowd"])
+def test_processes_that_go_on_forking_are_ended_all_the_same(faulty: Evaluate, family: str) -> None:
+    failure = faulty(family, 0.2).failure
+    assert failure is not None
+    assert failure.cause is Cause.TIME
+    (supervisor,) = (child for child in psutil.Process().children() if child.cmdline()[-1].startswith("faulty"))
+    assert supervisor.children(recursive=True) == []
+
+
 def test_a_trial_that_heeds_its_limit_keeps_its_process(faulty: Evaluate) -> None:
     before = faulty("pid").fold_scores
     failure = faulty("sleep", 0.2).failure
