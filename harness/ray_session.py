@@ -29,7 +29,8 @@ _SETTINGS: Mapping[str, str] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-_TOKEN_SETTINGS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_MODE, _GUARDED = "RAY_AUTH_MODE", "token"
+_TOKEN_SETTINGS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _TOKEN = secrets.token_hex(32)
 """Ray's ports are open on every interface, and this guards them, in place of the file that Ray would make in the home
 folder. One for all sessions of this process, which reads it once."""
@@ -61,10 +62,11 @@ def local_ray(
     Its processes run on `cores` (empty: any) and see `settings` in their environment. Raises InfrastructureError with
     the reason where Ray does not start.
     """
-    guarded = any(name in os.environ for name in _TOKEN_SETTINGS)
+    brought = any(name in os.environ for name in _TOKEN_SETTINGS)
     with _ray(
         "on this machine",
-        {**({} if guarded else {"RAY_AUTH_TOKEN": _TOKEN}), **(settings or {})},
+        # Unset, for Ray looks at its own default only then, and takes a mode that is set as decided: `disabled` too.
+        {_MODE: None, **({} if brought else {"RAY_AUTH_TOKEN": _TOKEN}), **(settings or {})},
         cores,
         address="local",
         num_cpus=cpus,
@@ -73,11 +75,12 @@ def local_ray(
         _node_ip_address=LOOPBACK,
         _temp_dir=str(folder),
     ):
+        _refuse_unguarded()
         yield
 
 
 @contextlib.contextmanager
-def _ray(where: str, settings: Mapping[str, str], cores: tuple[int, ...] = (), **options: Any) -> Iterator[None]:
+def _ray(where: str, settings: Mapping[str, str | None], cores: tuple[int, ...] = (), **options: Any) -> Iterator[None]:
     with _environment({**_SETTINGS, **settings}), contextlib.ExitStack() as stack:
         stack.callback(_shut_down)
         _start(where, cores, options)
@@ -108,19 +111,31 @@ def _shut_down() -> None:
         ray.shutdown()
 
 
+def _refuse_unguarded() -> None:
+    if os.environ.get(_MODE) != _GUARDED:
+        raise InfrastructureError(
+            "Ray on this machine started without asking for its token, so that whoever reaches its ports could run "
+            "code here: this version of Ray has another default than the one that the harness was made for. Install "
+            "the version of requirements.lock."
+        )
+
+
 @contextlib.contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """The settings are in force inside; what Ray itself adds to our environment is gone afterwards too."""
+def _environment(settings: Mapping[str, str | None]) -> Iterator[None]:
+    """The settings are in force inside (None: unset); what Ray itself adds to our environment is gone afterwards."""
     before = dict(os.environ)
-    os.environ.update(settings)
+    for name, value in settings.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     try:
         yield
     finally:
-        for name in [name for name in os.environ if name in settings or name.startswith("RAY_") or name == _BREAKPOINT]:
+        ours = {name for name in {*before, *os.environ} if name.startswith("RAY_") or name == _BREAKPOINT}
+        for name in ours | set(settings):
+            os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
-            else:
-                del os.environ[name]
 
 
 def refuse_silent(address: str) -> None:
