@@ -83,12 +83,14 @@ class RayWorkers:
         self._running: dict[Any, tuple[int, int, Proposal, float]] = {}
         self._task: tuple[Any, ...] = ()
         self._lost = 0
+        self._start_error: Exception | None = None
+        """Why the last worker that was to replace another one did not start."""
 
     def start(self, problem: Problem, folds: Sequence[Any]) -> None:
         """Make all of them ready for a problem. Raises InfrastructureError where they do not get ready."""
         import ray
 
-        self._lost = 0
+        self._lost, self._start_error = 0, None
         self._task = (problem, ray.put(folds), self.count)
         environment = problem.foreign.environment if problem.foreign else None
         if environment != self._environment:
@@ -126,15 +128,19 @@ class RayWorkers:
         """The next answer, and who is ready for more; nothing after `timeout_s` seconds."""
         import ray
 
-        if self._lost > LOST_PER_WORKER * self.count:
-            raise InfrastructureError(
-                f"Search workers died {self._lost} times, and new ones do not cure it: look at the failures of the "
-                "trials. Free memory, lower `search.workers`, or leave out the family they have in common."
-            )
-        done, _ = ray.wait([*self._running, *self._starting], timeout=timeout_s)
-        for call in done:
+        end_s = self.clock.monotonic_s() + timeout_s
+        while True:
+            self._refuse_too_many_losses()
+            left_s = max(0.0, end_s - self.clock.monotonic_s())
+            done, _ = ray.wait([*self._running, *self._starting], timeout=left_s)
+            if not done:
+                return []
+            (call,) = done
             if call in self._starting:
-                return self._started(call)
+                worker = self._starting.pop(call)
+                if self._stands(worker, call):
+                    return [Ready(worker)]
+                continue  # another one starts in its place, for as long as there is time
             worker, number, proposal, began_s = self._running.pop(call)
             try:
                 return [Ready(worker), Done(number, ray.get(call))]
@@ -142,7 +148,6 @@ class RayWorkers:
                 lost = self._lost_with(worker, proposal, began_s, error)
                 self._replace(worker)
                 return [Done(number, lost)]
-        return []
 
     def stop(self, worker: int) -> None:
         """End what a worker is at; it is `Ready` again some time later."""
@@ -217,16 +222,26 @@ class RayWorkers:
             self._rows[foreign] = ray.put(pickle.dumps((rows, target, table.signature), protocol=5))
         return self._rows[foreign]
 
-    def _started(self, call: Any) -> list[Done | Ready]:
+    def _refuse_too_many_losses(self) -> None:
+        if self._lost <= LOST_PER_WORKER * self.count:
+            return
+        last = f" The last one did not start again: {_told(self._start_error)}" if self._start_error else ""
+        raise InfrastructureError(
+            f"Search workers died {self._lost} times, and new ones do not cure it: look at the failures of the "
+            f"trials. Free memory, lower `search.workers`, or leave out the family they have in common.{last}"
+        )
+
+    def _stands(self, worker: int, call: Any) -> bool:
+        """Whether a new worker came to stand; where it did not, another one is on its way."""
         import ray
 
-        worker = self._starting.pop(call)
         try:
             ray.get(call)
-        except ray.exceptions.RayError:
+        except ray.exceptions.RayError as error:
+            self._start_error = error
             self._replace(worker)
-            return self.receive(0.0)
-        return [Ready(worker)]
+            return False
+        return True
 
     def _replace(self, worker: int) -> None:
         """A new actor in a lost one's place; it can be sent something when it is ready."""

@@ -18,7 +18,7 @@ from harness.clock import SystemClock
 from harness.errors import InfrastructureError
 from harness.ports import Finished, Foreign, Problem, Proposal, Workbench
 from harness.ray_session import ray_session
-from harness.records.candidate import Configuration, Evaluated
+from harness.records.candidate import Configuration, Evaluated, Trial
 from harness.records.run import Cause
 from harness.records.table import DataPlan
 from harness.stages import fleet as fleet_room
@@ -221,6 +221,35 @@ def test_an_engines_own_loop_runs_in_one_worker_within_the_trials(fleet: SearchF
     assert {one.evaluated.worker for one in found} == {0}
 
 
+def slow_loop(workbench: Workbench, problem: Problem) -> Iterator[Evaluated]:
+    for family in ("quick", "burn", "burn"):
+        evaluated = workbench.attempt({"family": family})
+        assert evaluated is not None and evaluated.configuration == {"family": family}
+        yield evaluated
+
+
+def test_a_loop_is_given_recorded_answers_as_long_as_it_attempts_the_same(fleet: SearchFleet) -> None:
+    fleet.start(problem())
+    once = list(fleet.inside(quick_loop))[:3]
+    history = [
+        Trial(
+            cell="c",
+            number=one.asked,
+            asked=one.asked,
+            asked_s=one.asked_s,
+            sent_s=one.sent_s,
+            finished_s=one.finished_s,
+            evaluated=one.evaluated,
+        )
+        for one in once
+    ]
+    fleet.start(problem(), history)
+    again = list(fleet.inside(slow_loop))
+    assert [(one.asked, one.is_known) for one in again] == [(0, True), (3, False), (4, False)]
+    assert again[0].evaluated == once[0].evaluated
+    assert again[1].asked_s == once[0].finished_s
+
+
 def test_a_trial_that_is_killed_or_out_of_time_costs_an_engines_loop_that_trial_only(fleet: SearchFleet) -> None:
     fleet.start(Problem("binary", "roc_auc", ("logistic",), 3, 6, 60.0, 1, trial_seconds=0.5))
     found = list(fleet.inside(faulty_loop))
@@ -245,3 +274,30 @@ def test_a_loop_that_dies_dawdles_or_raises_ends_with_a_failure(
     assert broken.evaluated.failure is not None
     assert broken.evaluated.failure.cause is Cause.ENGINE_ERROR
     assert "this engine is broken" in broken.evaluated.failure.message
+
+
+def test_replacements_that_die_at_the_start_are_replaced_too_until_that_is_no_cure(
+    workers: RayWorkers, fleet: SearchFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, dying = workers._actor, 0
+
+    def mortal(worker: int) -> Any:
+        nonlocal dying
+        actor, dying = make(worker), dying - 1
+        if dying >= 0:
+            ray.kill(actor)
+        return actor
+
+    monkeypatch.setattr(workers, "_actor", mortal)
+    fleet.start(problem())
+    dying = 2
+    # Both are killed at once, and nothing runs while others come in their place.
+    families = iter(["kill_worker", "kill_worker"])
+    found = list(fleet.evaluate(lambda: Proposal({"family": next(families, "quick")})))
+    assert len(found) == 6
+    assert len(causes(found)) == 2
+    monkeypatch.setattr(ray_workers_room, "LOST_PER_WORKER", 1)
+    fleet.start(problem())
+    dying = 99
+    with pytest.raises(InfrastructureError, match=r"(?s)died \d times.*The last one did not start again: .*killed"):
+        list(fleet.evaluate(lambda: Proposal({"family": "kill_worker"})))
