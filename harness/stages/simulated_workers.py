@@ -11,6 +11,7 @@ same trials with the same seed get the same search to the bit, for no real time 
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -62,14 +63,16 @@ class Recorded:
         place = _place(family_named(name), proposal.configuration)
         nearest = int(np.argmin(((self._places[name] - place) ** 2).sum(axis=1)))
         found = self._of_family[name][nearest]
-        scores = found.fold_scores if folds is None else tuple(found.fold_scores[fold] for fold in folds)
+        # A failure has no scores to take a fold from.
+        whole = folds is None or found.failure is not None
+        scores = found.fold_scores if whole else tuple(found.fold_scores[fold] for fold in folds or ())
         share = proposal.rows_share
         if folds is not None:
             share *= len(folds) / max(len(found.fold_scores), len(folds))
         return found.model_copy(
             update={
                 "configuration": proposal.configuration,
-                "fold_scores": () if found.failure else scores,
+                "fold_scores": scores,
                 "duration_s": found.duration_s * share,
                 "fit_s": found.fit_s * share,
                 "rows_share": proposal.rows_share,
@@ -93,6 +96,10 @@ class SimulatedWorkers:
         self._under: list[tuple[float, int, int, int, Evaluated]] = []
         """A heap: when it ends, when it was sent, by whom, which proposal, and its end."""
         self._sent = 0
+        self._stopped: deque[int] = deque()
+        """Workers that come back, at once: what a kill costs is not known."""
+        self.think_s = 0.0
+        """What an engine's own loop takes before each of its trials."""
         self._problem: Problem | None = None
         self._told: list[Evaluated] = []
         self._left = 0
@@ -101,7 +108,7 @@ class SimulatedWorkers:
     def start(self, problem: Problem, folds: Sequence[Any]) -> None:
         """Take up a problem."""
         self._problem = problem
-        self._under = []
+        self._under, self._stopped = [], deque()
 
     def send(self, worker: int, number: int, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> None:
         """Give a worker a proposal."""
@@ -113,6 +120,8 @@ class SimulatedWorkers:
 
     def receive(self, timeout_s: float) -> list[Done | Ready]:
         """The next answer, at its time."""
+        if self._stopped:
+            return [Ready(self._stopped.popleft())]
         now_s = self.clock.monotonic_s()
         if not self._under or self._under[0][0] > now_s + timeout_s:
             self.clock.sleep(timeout_s)
@@ -125,6 +134,7 @@ class SimulatedWorkers:
         """End what a worker is at."""
         self._under = [entry for entry in self._under if entry[2] != worker]
         heapq.heapify(self._under)
+        self._stopped.append(worker)
 
     def attempt(self, configuration: Configuration) -> Evaluated | None:
         """As `ports.Workbench`, for an engine whose loop runs inside."""
@@ -133,6 +143,7 @@ class SimulatedWorkers:
             if known.configuration == configuration:
                 return known
             self._told = []  # it takes another way, of which nothing is known
+        self.clock.sleep(self.think_s)
         left_s = self._end_s - self.clock.monotonic_s()
         if self._left <= 0 or left_s <= 0:
             return None
@@ -161,6 +172,7 @@ class SimulatedFleet(SearchFleet):
     def __init__(self, workers: SimulatedWorkers, rows: LabelledRows, ask_s: float, told_s: float) -> None:
         super().__init__(workers, rows)
         self._simulated, self._ask_s, self._told_s = workers, ask_s, told_s
+        workers.think_s = ask_s + told_s
 
     def evaluate(self, ask: Callable[[], Proposal | None], go_on: GoOn | None = None) -> Iterator[Finished]:
         """As `ports.Fleet`; to have a trial proposed, and to store it and tell the engine, takes what it took."""
@@ -176,15 +188,16 @@ class SimulatedFleet(SearchFleet):
             clock.sleep(self._told_s)
 
     def inside(self, loop: Loop) -> Iterator[Finished]:
-        """As `ports.Fleet`, one trial after the other.
+        """As `ports.Fleet`, one trial after the other; before each the loop takes what it took.
 
-        By the sum of their lengths, not by the clock: a loop in a thread of its own may have moved that on by now.
+        By the sum of these lengths, not by the clock: a loop in a thread of its own may have moved that on by now.
         """
         problem, last_s = self._asked, 0.0
         found = filter(None, self._simulated.inside(loop, (), problem.seconds, grace_s(problem)))
         for number, evaluated in enumerate(found):
-            finished_s = last_s + evaluated.duration_s
-            yield Finished(number, last_s, last_s, finished_s, evaluated, proposed=number + 1)
+            sent_s = last_s + self._simulated.think_s
+            finished_s = sent_s + evaluated.duration_s
+            yield Finished(number, last_s, sent_s, finished_s, evaluated, proposed=number + 1)
             last_s = finished_s
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,6 +78,12 @@ def test_failures_of_their_own_are_repeated_and_those_of_the_machine_are_not() -
         Recorded([late]).evaluate(Proposal({"family": "logistic"}), None, 0)
 
 
+def test_a_failure_has_no_folds_to_be_asked_for() -> None:
+    failed = trial({"family": "logistic"}, 6.0, failure=Failure.of(Cause.MEMORY, "too large"))
+    found = Recorded([failed]).evaluate(Proposal({"family": "logistic"}), (1,), 0)
+    assert (found.failure, found.fold_scores, found.duration_s) == (failed.evaluated.failure, (), 6.0)
+
+
 def simulated(workers: int, engine: Engine, problem: Problem = PROBLEM) -> list[Trial]:
     hands = SimulatedWorkers(Recorded(made_up()), workers, FakeClock(), TARGET)
     fleet = SimulatedFleet(hands, LabelledRows(TARGET, "binary", "stratified"), ask_s=0.0, told_s=0.0)
@@ -117,6 +124,17 @@ def test_trials_a_second_end_where_the_driver_is_busy_all_the_time(workers: int)
     )
     rate = len(found) / found[-1].finished_s
     assert rate == pytest.approx(min(workers / 9.5, 2.0), rel=0.05)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # FLAML's own
+def test_a_loop_inside_a_worker_takes_its_time_before_each_trial() -> None:
+    same = Recorded([trial({"family": name}, 8.0, 0.5, 0.6, 0.7) for name in FAMILIES])
+    hands = SimulatedWorkers(same, 1, FakeClock(), TARGET, hand_over_s=1.0)
+    fleet = SimulatedFleet(hands, LabelledRows(TARGET, "binary", "stratified"), ask_s=1.5, told_s=0.5)
+    found = search(FlamlSearch(), replace(PROBLEM, seconds=100.0), fleet, lambda made: None, "c")
+    # Ten seconds for each, and the last begins before a hundred are over.
+    assert [one.finished_s for one in found] == [10.0 * count for count in range(1, 11)]
+    assert [one.sent_s - one.asked_s for one in found] == [2.0] * 10
 
 
 @pytest.mark.parametrize("engine", [RandomSearch(), OptunaSearch()], ids=["random", "tpe"])
