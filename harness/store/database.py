@@ -200,6 +200,15 @@ class Database:
         with self._committed() as connection:
             connection.execute("UPDATE run SET record = ?, sha256 = ?", (text, record_sha256("run", text)))
 
+    def run(self) -> Run:
+        """The run's own record, of all in the file. Raises IntegrityError where it is not as it was written."""
+        return self._one(Run, "run")
+
+    def trials(self, cell: str) -> tuple[Trial, ...]:
+        """Those of one cell, in the order of writing, whatever else is in the file. Raises as `ledger` does."""
+        rows = self._rows("SELECT record, sha256 FROM trials WHERE cell = ? ORDER BY rowid", cell)
+        return tuple(self._parsed(Trial, record, digest, "trials", cell) for record, digest in rows)
+
     def ledger(self) -> Ledger:
         """Everything in the file. Raises IntegrityError where a record is not as it was written."""
         plan, results = [], []
@@ -211,7 +220,7 @@ class Database:
             if (record, digest) != (None, None):
                 results.append(self._parsed(CellResult, record, digest, "result", cell))
         return Ledger(
-            run=self._one(Run, "run"),
+            run=self.run(),
             host=self._one(Host, "host"),
             scenario=self._one(Scenario, "scenario"),
             tables=tuple(
@@ -284,9 +293,9 @@ class Database:
         except ValueError as error:
             raise IntegrityError(f"{self._path} holds a {kind.__name__} that cannot be read: {error}") from error
 
-    def _rows(self, query: str) -> list[tuple[object, ...]]:
+    def _rows(self, query: str, *values: str) -> list[tuple[object, ...]]:
         with self._committed() as connection:
-            return connection.execute(query).fetchall()
+            return connection.execute(query, values).fetchall()
 
     @contextlib.contextmanager
     def _committed(self) -> Iterator[sqlite3.Connection]:
@@ -305,12 +314,21 @@ def record_sha256(*parts: object) -> str:
 
 def started_utc(path: Path) -> str | None:
     """When the run of a file began; None where it does not say, whatever the reason. Any schema will do."""
+    return _said(path, "started_utc")
+
+
+def scenario_of(path: Path) -> str | None:
+    """Of which scenario the run of a file is; None where it does not say, whatever the reason. Any schema will do."""
+    return _said(path, "scenario")
+
+
+def _said(path: Path, key: str) -> str | None:
     try:
         with reading(path) as connection, told(path):
-            ((label,),) = connection.execute("SELECT record ->> '$.started_utc' FROM run").fetchall()
+            ((value,),) = connection.execute("SELECT record ->> ? FROM run", (f"$.{key}",)).fetchall()
     except (HarnessError, OSError, ValueError):
         return None
-    return label if isinstance(label, str) else None
+    return value if isinstance(value, str) else None
 
 
 def _put_result(connection: sqlite3.Connection, result: CellResult) -> None:

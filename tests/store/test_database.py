@@ -17,7 +17,7 @@ from harness.records.refit import PredictTime, Refit
 from harness.records.run import Cause, CellResult, CellState, Failure, Host, MicroResult, Run
 from harness.records.scenario import Scenario
 from harness.records.table import TableEntry
-from harness.store.database import Database, started_utc
+from harness.store.database import Database, scenario_of, started_utc
 
 SCENARIO = Scenario.model_validate(
     {
@@ -288,21 +288,36 @@ def test_a_reader_is_in_nobodys_way(tmp_path: Path) -> None:
         assert len(reader.ledger().trials) == 2
 
 
-def test_when_a_run_began_is_known_in_any_schema_and_nothing_is_raised_where_it_is_not(tmp_path: Path) -> None:
+def test_when_a_run_began_and_of_what_is_known_in_any_schema_or_is_not_without_raising(tmp_path: Path) -> None:
     finished(tmp_path / "run.db")
     connection = sqlite3.connect(tmp_path / "run.db")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    assert started_utc(tmp_path / "run.db") == RUN.started_utc
+    assert (started_utc(tmp_path / "run.db"), scenario_of(tmp_path / "run.db")) == (RUN.started_utc, RUN.scenario)
     (tmp_path / "none.db").touch()
     (tmp_path / "noise.db").write_bytes(b"noise" * 1000)
-    assert [started_utc(tmp_path / f"{name}.db") for name in ("none", "noise", "absent")] == [None] * 3
+    for said in (started_utc, scenario_of):
+        assert [said(tmp_path / f"{name}.db") for name in ("none", "noise", "absent")] == [None] * 3
 
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "run.db").write_bytes(b"nothing of ours, and long enough to have a header" * 10)
     with pytest.raises(IntegrityError, match="is not a run's database"):
         Database.open(tmp_path / "run.db")
+
+
+def test_the_trials_of_one_cell_are_read_without_those_of_others(tmp_path: Path) -> None:
+    path, searched = tmp_path / "run.db", cell("search").id
+    with created(path) as database:
+        for number in range(3):
+            database.record(searched, trial(number))
+        database.record(cell("serve").id, trial(9))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE trials SET sha256 = '' WHERE cell != ?", (searched,))
+    with Database.read(path) as database:
+        assert database.trials(searched) == tuple(trial(number) for number in range(3))
+        with pytest.raises(IntegrityError):
+            database.trials(cell("serve").id)
 
 
 def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:
