@@ -79,6 +79,11 @@ def simulation_warnings(ledger: Ledger) -> Iterator[str]:
         )
     else:
         yield "No search was recorded that is simulated as it ran, so nobody knows what the simulation is off by."
+    if left_out := ledger.run.simulation.left_out:
+        yield (
+            f"Not simulated: {', '.join(left_out)}. Configurations of an engine with an environment of its own are not "
+            "points of the shared space, so nobody knows which recorded trial is nearest to one."
+        )
     for result in ledger.results:
         yield from (f"{result.label}: {note}" for note in result.notes)
 

@@ -166,6 +166,8 @@ class Simulation(Frozen):
     run: str
     """Its id."""
     recorded: tuple[RecordedSearch, ...]
+    left_out: tuple[str, ...] = ()
+    """Engines of the scenario whose configurations are not of the shared space: none is near another."""
 
 
 class Run(Frozen):

@@ -1,7 +1,9 @@
 """A simulation of a recorded run: from which trials, by which rules, and the same on every machine."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +17,10 @@ from harness.errors import ExitCode, UsageError
 from harness.pipeline.inputs import read_inputs
 from harness.pipeline.run import Finished, Surroundings, resume
 from harness.pipeline.simulate import simulate
-from harness.records.candidate import Evaluated, Trial
+from harness.records.candidate import Configuration, Evaluated, Trial
 from harness.records.cell import cells
 from harness.records.ledger import Ledger
-from harness.records.run import CellResult, CellState, Run
+from harness.records.run import Cause, CellResult, CellState, Failure, Run
 from harness.space.families import families_for, sample
 from harness.stages.host import fingerprint
 from harness.store.database import Database
@@ -49,7 +51,14 @@ def scenario(tmp_path: Path) -> Path:
     return path
 
 
-def recorded(scenario: Path, results: Path, run_id: str = "real", seconds: float = 60.0) -> None:
+def recorded(
+    scenario: Path,
+    results: Path,
+    run_id: str = "real",
+    seconds: float = 60.0,
+    began: str = "2026-01-01",
+    failure: Failure | None = None,
+) -> None:
     """A run as it would have been recorded: one worker, one trial after the other, a driver that needs no time."""
     read, text = read_scenario(scenario)
     (searched,) = read_inputs(read, scenario.parent).searched
@@ -64,16 +73,18 @@ def recorded(scenario: Path, results: Path, run_id: str = "real", seconds: float
         scenario_sha256="0" * 64,
         data_sha256=searched.table.sha256,
         harness_version="0",
-        started_utc="2026-01-01T00:00:00Z",
+        started_utc=f"{began}T00:00:00Z",
     )
     rng, families = np.random.default_rng(3), families_for("multiclass", ("logistic", "knn"))
     with Database.create(folder.database, run, fingerprint(), read, [searched.checked()], plan) as database:
         for cell in plan:
             database.begin(cell)
             for number in range(40):
+                own: Configuration = {"family": "autogluon", "portfolio": "light"}
                 evaluated = Evaluated(
-                    configuration=sample(families, rng),
-                    fold_scores=tuple(float(score) for score in rng.uniform(0.5, 1.0, 3)),
+                    configuration=own if cell.engine == "autogluon" else sample(families, rng),
+                    fold_scores=() if failure else tuple(float(score) for score in rng.uniform(0.5, 1.0, 3)),
+                    failure=failure,
                     duration_s=seconds,
                     fit_s=0.9 * seconds,
                     worker=0,
@@ -135,7 +146,8 @@ def test_without_a_run_to_repeat_it_says_what_to_do(scenario: Path, tmp_path: Pa
     with pytest.raises(UsageError, match="again is a simulation itself: name the run that it was made from, real"):
         simulated(scenario, tmp_path / "results", (2,), "third", of="again")
     # The latest run is the simulation, and what is repeated is the run before it.
-    assert ledger(simulated(scenario, tmp_path / "results", (2,), "third")).run.simulation.run == "real"  # type: ignore[union-attr]
+    finished = simulated(scenario, tmp_path / "results", (2,), "third", of="latest")
+    assert ledger(finished).run.simulation.run == "real"  # type: ignore[union-attr]
 
 
 def test_another_table_is_refused(scenario: Path, tmp_path: Path) -> None:
@@ -144,6 +156,44 @@ def test_another_table_is_refused(scenario: Path, tmp_path: Path) -> None:
         simulated(scenario, tmp_path / "results", (2,), overrides=["data.seed=8"])
     with pytest.raises(UsageError, match="no trials on the table wine"):
         simulated(scenario, tmp_path / "results", (2,), overrides=["data.source=sklearn:wine"])
+
+
+@pytest.mark.parametrize("override", ['search.metric="log_loss"', "search.folds=5"])
+def test_scores_of_another_kind_are_refused(scenario: Path, tmp_path: Path, override: str) -> None:
+    recorded(scenario, tmp_path / "results")
+    with pytest.raises(UsageError, match="real scored its trials on iris by accuracy on 3 folds, and this"):
+        simulated(scenario, tmp_path / "results", (2,), overrides=[override])
+
+
+def test_an_engine_with_an_environment_of_its_own_is_left_out_and_told(scenario: Path, tmp_path: Path) -> None:
+    scenario.write_text(SCENARIO.replace('"optuna_search"', '"autogluon"'))
+    recorded(scenario, tmp_path / "results")
+    finished = simulated(scenario, tmp_path / "results", (2,))
+    assert {cell.engine for cell in ledger(finished).plan} == {"random_search"}
+    assert any(warning.startswith("Not simulated: autogluon.") for warning in finished.document.warnings)
+    with pytest.raises(UsageError, match=r"autogluon cannot be simulated.*Name another engine"):
+        simulated(scenario, tmp_path / "results", (2,), "third", overrides=['search.engines=["autogluon"]'])
+
+
+def test_what_cannot_be_simulated_leaves_no_run_behind(scenario: Path, tmp_path: Path) -> None:
+    recorded(scenario, tmp_path / "results", failure=Failure.of(Cause.TIME, "stopped"))
+    with pytest.raises(UsageError, match="real has no trial on the table iris that can be repeated"):
+        simulated(scenario, tmp_path / "results", (2,))
+    assert [path.name for path in (tmp_path / "results").iterdir() if path.is_dir()] == ["real"]
+
+
+def test_runs_of_other_scenarios_need_not_be_readable(scenario: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    recorded(scenario, results)
+    other = scenario.with_name("other.toml")
+    other.write_text(SCENARIO)
+    for name, damage in (("old", "PRAGMA user_version = 99"), ("torn", "UPDATE trials SET sha256 = ''")):
+        recorded(other, results, name, began="2026-02-02")
+        with contextlib.closing(sqlite3.connect(results / name / "run.db")) as connection, connection:
+            connection.execute(damage)
+    assert ledger(simulated(scenario, results, (2,))).run.simulation.run == "real"  # type: ignore[union-attr]
+    with pytest.raises(UsageError, match="has schema 99"):
+        simulated(scenario, results, (2,), "third", of="old")
 
 
 def test_families_that_were_never_recorded_are_left_out_and_told(scenario: Path, tmp_path: Path) -> None:
