@@ -18,7 +18,7 @@ from harness.records.arrivals import parse_arrivals
 from harness.records.frozen import Frozen
 from harness.records.rows import ROWS_LIMIT
 from harness.records.table import DataPlan
-from harness.records.words import EXTERNAL, Measure, Metric, Name, Processes, Protocol, Scalar, Seed
+from harness.records.words import EXTERNAL, Measure, Metric, Name, Processes, Protocol, Scalar, Seconds, Seed
 
 
 def _written_law(text: str) -> str:
@@ -39,12 +39,12 @@ class SearchPlan(Frozen):
         "multiclass, r2 for regression.",
     )
     trials: PositiveInt = Field(default=20, description="Trials per engine and seed, at most.")
-    seconds: PositiveFloat = Field(
+    seconds: Seconds = Field(
         default=30.0,
         description="Seconds per engine and seed, at most. A fit on all training rows has two minutes and four times "
         "as long; beyond it it is killed.",
     )
-    trial_seconds: PositiveFloat | None = Field(
+    trial_seconds: Seconds | None = Field(
         default=None,
         description="Seconds per trial, at most; a trial that does not heed it is killed a second later. Left out, as "
         "long as its search has.",
@@ -81,7 +81,7 @@ class ComparePlan(Frozen):
     repeats: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=20, description="Calls per number of rows, after one that is not counted."
     )
-    seconds: PositiveFloat = Field(
+    seconds: Seconds = Field(
         default=1.0, description="Seconds per number of rows after which no further call begins; one is always made."
     )
 
@@ -168,7 +168,7 @@ class RequestsPlan(Frozen):
 class Objective(Frozen):
     """The service-level objective: what an answer may take, and at which rate that must hold."""
 
-    p99_s: PositiveFloat = Field(description="The 99th percentile of the scheduled latency stays at or below this.")
+    p99_s: Seconds = Field(description="The 99th percentile of the scheduled latency stays at or below this.")
     error_share: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.001, description="Share of requests that may fail."
     )
@@ -204,7 +204,7 @@ class LoadPlan(Frozen):
         description="Where these processes run: on the `host` of the harness, or spread by Ray over the nodes of the "
         "`cluster` that `--ray-address` names, which must reach the server.",
     )
-    timeout_s: PositiveFloat = Field(default=5.0, description="A request without an answer by then has failed.")
+    timeout_s: Seconds = Field(default=5.0, description="A request without an answer by then has failed.")
     in_flight_max: PositiveInt = Field(
         default=1024, description="Most requests in flight in an open step; beyond it a slot is dropped and counted."
     )
@@ -224,7 +224,7 @@ class MicroPlan(Frozen):
     candidates: tuple[Name, ...] = Field(
         default=(), description="Which candidates: names of engines, or `baseline`; left out, all of them."
     )
-    seconds: PositiveFloat = Field(default=0.5, description="Longest time per micro benchmark.")
+    seconds: Seconds = Field(default=0.5, description="Longest time per micro benchmark.")
 
 
 class Gate(Frozen):

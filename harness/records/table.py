@@ -108,6 +108,9 @@ class DataPlan(Frozen):
                 raise ValueError(f'`{setting}` is given and has no meaning without split = "{split}"')
         if self.parameters and not self.source.startswith("synthetic:"):
             raise ValueError(f"`parameters` are those of a synthetic table, and the source is {self.source}")
+        for key, value in self.parameters.items():
+            if value == ():
+                raise ValueError(f"parameters.{key} is an axis without a value: give it one, or leave it out")
         return self
 
     def along_axes(self) -> "tuple[DataPlan, ...]":

@@ -23,6 +23,9 @@ Scalar = bool | int | float | str
 TableName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,99}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Seconds = Annotated[float, Field(gt=0, le=500_000)]
+"""A length of time that is waited for, almost six days at most: timers of the system overflow not far beyond it."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Processes = Annotated[int, Field(ge=1, le=256)]
 Protocol = Literal["plain", "v2"]

@@ -62,6 +62,17 @@ def test_a_list_that_names_a_thing_twice_is_refused() -> None:
         scenario(search={"engines": ["random_search", "random_search"]})
 
 
+def test_an_axis_without_a_value_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"parameters.rows is an axis without a value"):
+        scenario(data=[{"source": "synthetic:binary", "parameters": {"rows": []}}])
+
+
+@pytest.mark.parametrize("length", ["seconds", "trial_seconds"])
+def test_seconds_that_no_timer_can_hold_are_refused(length: str) -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 500000"):
+        scenario(search={"engines": ["random_search"], length: 1e10})
+
+
 def test_a_gate_has_exactly_one_bound() -> None:
     for bounds in ({}, {"at_least": 1.0, "at_most": 2.0}):
         with pytest.raises(ValidationError, match="exactly one"):
