@@ -24,7 +24,7 @@ from harness.stages.supervisor import FITTER, Supervised, supervised
 
 
 class Worker:
-    """The workbench of an engine; its supervisor ends with it, or with `close`."""
+    """The workbench of an engine; its supervisor ends with this process."""
 
     def __init__(self, worker: int, table: bytes, target: bytes, fitter: str = FITTER) -> None:
         self.worker = worker
@@ -84,10 +84,6 @@ class Worker:
             # A loop that does not evaluate through `attempt` is held here.
             if number >= self._asked.trials or self._clock.monotonic_s() >= self._deadline_s:
                 return
-
-    def close(self) -> None:
-        """End the supervisor."""
-        self._stack.close()
 
     @property
     def _asked(self) -> Problem:
