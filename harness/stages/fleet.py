@@ -242,10 +242,14 @@ class _Search:
 
     def _ask_for_all(self) -> None:
         """A proposal for every worker that has none."""
-        while self._idle and not self._ended and self._replay.may_ask(self._asked):
+        while True:
+            # Looked at first: whoever was lost in the last trial need not be waited for.
+            self._ended = self._ended or self._asked >= self._problem.trials - self._replay.dropped
+            if self._ended or not self._idle or not self._replay.may_ask(self._asked):
+                return
             asked_s = self._now_s()
             in_time = self._replay.is_on or asked_s < self._problem.seconds
-            proposal = self._ask() if in_time and self._asked < self._problem.trials - self._replay.dropped else None
+            proposal = self._ask() if in_time else None
             if proposal is None:
                 self._ended = True
                 return
