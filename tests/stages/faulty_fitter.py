@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,8 @@ class _Pipeline:
     def predict_proba(self, frame: Any) -> Any:
         if self._family == "refuse":
             raise ZeroDivisionError("no answer")
-        answer = os.getpid() / 2**23 if self._family == "pid" else 0.5
-        return np.full((len(frame), 2), answer)
+        answers = {"pid": os.getpid() / 2**23, "no_number": np.nan}
+        return np.full((len(frame), 2), answers.get(self._family, 0.5))
 
     def _sleep(self) -> None:
         time.sleep(600)
@@ -135,12 +136,9 @@ class _Pipeline:
         psutil.Process().parents()[1].kill()
         time.sleep(600)
 
-    def _kill_other_node(self) -> None:
-        """On the head of a cluster, where the test stands, it does nothing."""
-        raylet = psutil.Process().parents()[2]
-        if "--head" not in raylet.cmdline():
-            raylet.kill()
-            time.sleep(600)
+    def _kill_node(self) -> None:
+        psutil.Process().parents()[2].kill()
+        time.sleep(600)
 
     def _crash(self) -> None:
         ctypes.string_at(0)
@@ -150,6 +148,9 @@ class _Pipeline:
 
     def _leave(self) -> None:
         raise SystemExit(3)
+
+    def _fill_disk(self) -> None:
+        Path("/dev/full").write_text("a device on which there is never any space")
 
     def _raise(self) -> None:
         raise RuntimeError("the solver broke")

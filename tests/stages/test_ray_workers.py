@@ -5,14 +5,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError
@@ -62,18 +60,6 @@ def workers(session: None, table: Table) -> Iterator[RayWorkers]:
 @pytest.fixture
 def fleet(workers: RayWorkers, table: Table) -> SearchFleet:
     return SearchFleet(workers, table.training)
-
-
-@contextmanager
-def another_node(cpus: int) -> Iterator[None]:
-    """Of the session's cluster, on this machine."""
-    cluster = Cluster()
-    cluster.head_node = ray._private.worker._global_node  # it is up already
-    node = cluster.add_node(num_cpus=cpus, object_store_memory=100 * 2**20, include_dashboard=False)
-    try:
-        yield
-    finally:
-        cluster.remove_node(node, allow_graceful=False)
 
 
 def asked(fleet: SearchFleet, *families: str, trials: int = 6, seconds: float = 60.0) -> list[Finished]:
@@ -166,14 +152,6 @@ def test_workers_that_keep_dying_end_the_search_with_every_loss_recorded(
             found.append(one)
     assert len(found) >= 3
     assert {cause for _, cause in causes(found)} == {Cause.WORKER_LOST}
-
-
-def test_a_node_that_is_lost_is_told_from_a_worker_that_is(fleet: SearchFleet, table: Table) -> None:
-    """The workers of `fleet` leave one place on the head, so that of two more one stands on a node of its own."""
-    with another_node(cpus=1), ray_workers(table, 2, SystemClock(), "faulty_fitter:FaultyFitter") as two:
-        found = asked(SearchFleet(two, table.training), *["kill_other_node"] * 6)
-    assert len(found) == 6
-    assert causes(found) == [("kill_other_node", Cause.NODE_LOST)]
 
 
 def test_a_search_that_is_left_early_leaves_no_worker_busy(fleet: SearchFleet) -> None:
