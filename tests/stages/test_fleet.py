@@ -81,6 +81,18 @@ def test_a_worker_that_is_done_is_given_the_next_proposal_at_once() -> None:
     assert [one.sent_s for one in found] == [0.0, 1.0, 2.0, 3.0, 0.0]
 
 
+def test_who_was_lost_in_the_last_trial_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Story(1)
+    receive = story.workers.receive
+
+    def never_back(timeout_s: float) -> list[Done | Ready]:
+        return [event for event in receive(timeout_s) if not isinstance(event, Ready)]
+
+    monkeypatch.setattr(story.workers, "receive", never_back)
+    assert len(story.search(problem(trials=1), "logistic", "logistic")) == 1
+    assert story.clock.monotonic_s() == 1.0
+
+
 def test_work_that_divides_evenly_takes_its_share_of_the_time() -> None:
     for workers in (1, 2, 4, 8):
         story = Story(workers)
