@@ -267,9 +267,24 @@ def test_each_of_optunas_pruners_leaves_out_folds_of_bad_trials(pruner: str) -> 
     assert not found.evaluated.pruned
 
 
-def test_optuna_may_have_a_second_objective_and_then_prunes_nothing() -> None:
-    trials = trials_of("optuna_search", also_minimise="seconds", sampler="nsgaii", trials=12, startup_trials=4)
-    assert len(trials) == 12
+@pytest.mark.parametrize(("metric", "direction"), [("roc_auc", "MAXIMIZE"), ("log_loss", "MINIMIZE")])
+def test_optuna_may_have_a_second_objective_and_is_told_scores_and_seconds(
+    monkeypatch: pytest.MonkeyPatch, metric: Metric, direction: str
+) -> None:
+    optuna = pytest.importorskip("optuna")
+    studies: list[Any] = []
+    create = optuna.create_study
+    monkeypatch.setattr(optuna, "create_study", lambda **how: studies.append(create(**how)) or studies[-1])
+    trials = trials_of(
+        "optuna_search", also_minimise="seconds", sampler="nsgaii", trials=12, startup_trials=4, metric=metric
+    )
+    (study,) = studies
+    assert [one.name for one in study.directions] == [direction, "MINIMIZE"]
+    told = [one.values for one in study.trials if one.state.name == "COMPLETE"]
+    assert told == [[trial.evaluated.score, trial.evaluated.duration_s] for trial in trials]
+
+
+def test_optuna_prunes_a_study_of_one_objective_only() -> None:
     with pytest.raises(ValueError, match="one objective only"):
         engine_named("optuna_search", also_minimise="seconds", pruner="median")
 
