@@ -13,9 +13,10 @@ from harness.errors import UsageError
 from harness.ports import Finished, Problem, Proposal, Workbench
 from harness.records.candidate import Evaluated, Trial
 from harness.records.run import Cause, Failure
-from harness.stages.fleet import GRACE_S, Done, Ready, SearchFleet
+from harness.stages.fleet import GRACE_S, SILENCE_S, Done, Ready, SearchFleet, grace_s
 from harness.stages.simulated_workers import Recorded, SimulatedWorkers
 from harness.stages.split import LabelledRows
+from harness.stages.supervisor import KILL_AFTER_S
 
 TARGET = np.array([0, 1] * 20)
 SECONDS = {"logistic": 1.0, "knn": 2.0, "mlp": 10.0}
@@ -113,6 +114,14 @@ def test_a_trial_that_goes_on_beyond_the_grace_is_stopped_there() -> None:
     assert late.finished_s == 5.0 + GRACE_S
     assert late.evaluated.failure is not None
     assert late.evaluated.failure.cause is Cause.TIME
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 60.0, 99.0, 100.0, 101.0, 200.0, 3600.0, 1e6])
+def test_the_longest_overrun_is_five_seconds_or_a_twentieth_of_the_budget(seconds: float) -> None:
+    grace = grace_s(problem(seconds=seconds))
+    assert grace + KILL_AFTER_S + SILENCE_S <= max(5.0, 0.05 * seconds) + 1e-9
+    # A share of long budgets: their trials are longer too.
+    assert grace == pytest.approx(max(2.0, 0.03 * seconds))
 
 
 def test_a_trial_has_its_own_limit_too() -> None:
