@@ -80,6 +80,8 @@ class Finished:
     finished_s: float
     """When the fleet knew what came of it."""
     evaluated: Evaluated
+    transport_s: float = 0.0
+    """How long the fleet itself was at sending it to its worker, and at fetching the answers."""
     is_known: bool = False
     """It was recorded before the search was interrupted, and is told to the engine again."""
     proposed: int = 0

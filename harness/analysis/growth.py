@@ -1,11 +1,13 @@
 """Growth: what more workers brought to each engine, and what more rows and columns cost.
 
 In: a ledger. Out: `Growth`. A law is fitted over what was measured and asked no further than `stats.scaling` allows;
-where too little was measured there is none, with the reason.
+where too little was measured there is none, with the reason. A search that failed counts with no trials per second, and
+one without a score as the dummy model: its holdout score, the only one it has, as in the anytime curves.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
 from scipy import stats
@@ -17,8 +19,9 @@ from harness.records.finding import Estimate
 from harness.records.growth import Growth, SearchGrowth, SearchScale, SizeGrowth, Spent
 from harness.records.ledger import Ledger
 from harness.records.refit import Refit
+from harness.records.run import CellResult, CellState
 from harness.records.scenario import Scenario
-from harness.records.words import Metric
+from harness.records.words import DUMMY, Metric
 from harness.space.families import FAMILY
 from harness.stats.quantile import CONFIDENCE, quantiles
 from harness.stats.scaling import NoLaw, UniversalLaw, parameter_intervals, power_law, universal_law
@@ -39,26 +42,48 @@ def _searches(ledger: Ledger) -> Iterator[SearchGrowth]:
     trials: dict[str, list[Trial]] = {}
     for trial in ledger.trials:
         trials.setdefault(trial.cell, []).append(trial)
-    durations_s = {result.id: result.duration_s for result in ledger.results}
+    results = {result.id: result for result in ledger.results}
     metrics = {table.name: table.metric for table in ledger.tables}
     groups: dict[tuple[str, str], list[Searched]] = {}
     for cell in ledger.plan:
-        own = trials.get(cell.id)
-        if cell.kind == "search" and own:
-            last_s = max(trial.finished_s for trial in own)
-            start_s = max(0.0, (durations_s.get(cell.id) or last_s) - last_s)
-            time = worker_time(own, cell.workers or 1, start_s)
+        own, result = trials.get(cell.id, []), results.get(cell.id)
+        # One that failed without any trial is a search all the same: left out, it would flatter its engine.
+        if cell.kind == "search" and (own or (result is not None and result.state is CellState.FAILED)):
+            time = _time(own, cell.workers or 1, result)
             groups.setdefault((str(cell.table), str(cell.engine)), []).append((cell, own, time))
+    dummies = {refit.table: refit.score for refit in ledger.refits if refit.entrant == DUMMY}
+    cores = None if ledger.run.simulation else ledger.host.cores
     for (table, engine), searched in groups.items():
-        yield _search_growth(table, engine, metrics.get(table), searched)
+        yield _search_growth(table, engine, _Beside(metrics.get(table), dummies.get(table), cores), searched)
 
 
-def _search_growth(table: str, engine: str, metric: Metric | None, searched: Sequence[Searched]) -> SearchGrowth:
-    wall_s = min(time.wall_s for _, _, time in searched)
+def _time(trials: Sequence[Trial], workers: int, result: CellResult | None) -> WorkerTime:
+    took_s = (result.duration_s if result else None) or 0.0
+    if not trials:
+        return WorkerTime(took_s, {where: took_s * workers * (where is Spent.UNUSED) for where in Spent}, ())
+    last_s = max(trial.finished_s for trial in trials)
+    return worker_time(trials, workers, max(0.0, took_s - last_s), result.search_start if result else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What else is known where a search ran."""
+
+    metric: Metric | None
+    dummy: float | None
+    """The dummy model's score, where it was fitted: on the holdout, the only one it has."""
+    cores: int | None
+    """Of the machine; None where nothing ran on any."""
+
+
+def _search_growth(table: str, engine: str, beside: _Beside, searched: Sequence[Searched]) -> SearchGrowth:
+    # A search that found nothing may have ended at once, and would have all others compared at that moment.
+    scored = [time.wall_s for _, trials, time in searched if best_by(trials, beside.metric) is not None]
+    wall_s = min(scored or [time.wall_s for _, _, time in searched])
     by_workers: dict[int, list[Searched]] = {}
     for one in searched:
         by_workers.setdefault(one[0].workers or 1, []).append(one)
-    scales = tuple(_scale(engine, workers, metric, wall_s, by_workers[workers]) for workers in sorted(by_workers))
+    scales = tuple(_scale(engine, workers, beside, wall_s, by_workers[workers]) for workers in sorted(by_workers))
     law = universal_law(
         [cell.workers or 1 for cell, _, _ in searched], [_rate(trials, time) for _, trials, time in searched]
     )
@@ -66,7 +91,7 @@ def _search_growth(table: str, engine: str, metric: Metric | None, searched: Seq
     return SearchGrowth(
         table=table,
         engine=engine,
-        metric=metric or "score",
+        metric=beside.metric or "score",
         wall_s=wall_s,
         scales=scales,
         contention=contention,
@@ -76,9 +101,7 @@ def _search_growth(table: str, engine: str, metric: Metric | None, searched: Seq
     )
 
 
-def _scale(
-    engine: str, workers: int, metric: Metric | None, wall_s: float, searched: Sequence[Searched]
-) -> SearchScale:
+def _scale(engine: str, workers: int, beside: _Beside, wall_s: float, searched: Sequence[Searched]) -> SearchScale:
     times = [time for _, _, time in searched]
     total_s = math.fsum(math.fsum(time.spent_s.values()) for time in times)
     spent = {where: math.fsum(time.spent_s[where] for time in times) / total_s if total_s else 0.0 for where in Spent}
@@ -88,7 +111,8 @@ def _scale(
         Estimate(value=one.value, unit=Unit.SECONDS, low=one.low, high=one.high, n=one.n, reason=one.reason)
         for one in costs
     )
-    best = [score for _, trials, _ in searched if (score := best_by(trials, metric, wall_s)) is not None]
+    best = [best_by(trials, beside.metric, wall_s) for _, trials, _ in searched]
+    without = best.count(None)
     return SearchScale(
         workers=workers,
         searches=len(searched),
@@ -97,9 +121,10 @@ def _scale(
         utilisation=_mean(shares, Unit.SHARE, "There was no trial."),
         coordinator_p50_s=p50,
         coordinator_p99_s=p99,
-        best=_mean(best, Unit.SCORE, "No trial had a score by then."),
+        best=_best(best, beside.dummy),
+        without_score=without,
         spent=spent,
-        sentence=_told(engine, workers, spent),
+        sentence=" ".join([_told(engine, workers, spent), *_remarks(workers, beside, without, len(searched))]),
     )
 
 
@@ -109,6 +134,29 @@ def _told(engine: str, workers: int, spent: dict[Spent, float]) -> str:
         f"{engine} with {workers} worker{'' if workers == 1 else 's'}: {format_number(spent[Spent.FIT], Unit.SHARE)} "
         f"of the workers' time is fitting; most of the rest, {format_number(spent[rest], Unit.SHARE)}, is {rest.value}."
     )
+
+
+def _remarks(workers: int, beside: _Beside, without: int, searches: int) -> Iterator[str]:
+    if beside.cores is not None and workers > beside.cores:
+        yield (
+            f"That is more workers than the {beside.cores} core{'' if beside.cores == 1 else 's'} of the machine that "
+            "drove them: where they ran there too, they made each other's trials longer."
+        )
+    if without and beside.dummy is not None:
+        yield f"{without} of {searches} searches had no score by then, and count as the dummy model."
+
+
+def _best(scores: Sequence[float | None], dummy: float | None) -> Estimate:
+    """The mean over seeds; one without a score has found nothing better than the dummy model."""
+    counted = [dummy if score is None else score for score in scores]
+    known = [score for score in counted if score is not None]
+    if len(known) == len(counted):
+        return _mean(known, Unit.SCORE, "There was no search.")
+    reason = (
+        f"{scores.count(None)} of {len(scores)} searches had no score by then, and without a [compare] there is no "
+        "dummy model's to count in their place."
+    )
+    return Estimate(value=None, unit=Unit.SCORE, reason=reason)
 
 
 def whole(trials: Iterable[Trial]) -> int:

@@ -13,10 +13,13 @@ SPENT_KEYS = {
     Spent.FIT: ("fit", "fitting"),
     Spent.SCORE: ("score", "scoring"),
     Spent.ASK: ("ask", "engine's ask"),
-    Spent.TOLD: ("told", "storing, telling"),
+    Spent.STORED: ("stored", "storing"),
+    Spent.TOLD: ("told", "telling the engine"),
     Spent.HAND_OVER: ("hand_over", "hand-over"),
     Spent.RESTART: ("restart", "coming back"),
-    Spent.START: ("start", "start"),
+    Spent.OBJECT_STORE: ("object_store", "object store"),
+    Spent.START: ("start", "start of workers"),
+    Spent.READY: ("ready", "before and after"),
     Spent.END: ("end", "idle at the end"),
     Spent.UNUSED: ("unused", "never used"),
 }
@@ -73,6 +76,7 @@ def search_scales(found: Findings) -> Table:
             scale.coordinator_p50_s.value,
             scale.coordinator_p99_s.value,
             scale.best.value,
+            scale.without_score,
             one.wall_s,
         )
         for one in found.growth.searches
@@ -94,11 +98,13 @@ def search_scales(found: Findings) -> Table:
             Field("coordinator_p50_s", "driver per trial, p50", Unit.SECONDS),
             Field("coordinator_p99_s", "p99", Unit.SECONDS),
             Field("best", "best score by then", Unit.SCORE),
+            Field("without_score", "seeds without one", Unit.COUNT),
             Field("wall_s", "then", Unit.SECONDS),
         ),
         rows=tuple(rows),
         note="Means over seeds, with Student's t. Trials that a limit or a lost worker ended are not counted. Best "
-        "scores are compared at the length of an engine's shortest search on the table.",
+        "scores are compared at the length of an engine's shortest search on the table that found any; a seed "
+        "without a score by then counts as the dummy model, and one that failed without a trial with a rate of 0.",
     )
 
 
@@ -118,8 +124,9 @@ def worker_time(found: Findings) -> Table:
             for one in found.growth.searches
             for scale in one.scales
         ),
-        note="The driver is one thread: while it asks the engine or stores a trial, whoever is idle waits for that. "
-        "Hand-over is what is left of a wait: the way to a worker and back, over Ray and its object store.",
+        note="The driver is one thread: while it asks the engine, stores a trial or tells the engine of it, whoever is "
+        "idle waits for that. Hand-over is what is left of a wait: calls of Ray's to a worker and back. Through the "
+        "object store go table and folds, at the start of workers that are new; others stand from the search before.",
     )
 
 

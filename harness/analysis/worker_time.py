@@ -1,13 +1,14 @@
 """Worker time: where the time of a search's workers went, by the times that its trials carry.
 
-In: the trials of one search, and its number of workers. Out: `WorkerTime`.
+In: the trials of one search, its number of workers, and what its start took. Out: `WorkerTime`.
 
-The driver is one thread: it asks the engine, and stores a trial and tells the engine of it, one thing after the other.
-So a worker that has nothing to do waits for the driver's asking or its storing, whosever turn that is, and what is left
-of its wait is the way to it and back. A worker is taken to have begun with a trial when it was sent.
+The driver is one thread: it asks the engine, stores a trial, and tells the engine of it, one thing after the other. So
+a worker that has nothing to do waits for the driver's asking, storing or telling, whosever turn that is, and what is
+left of its wait is the way to it and back. A worker is taken to have begun with a trial when it was sent.
 """
 
 import bisect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from harness.records.candidate import Trial
 from harness.records.growth import Spent
-from harness.records.run import Cause
+from harness.records.run import Cause, SearchStart
 
 KILLED = frozenset({Cause.TIME, Cause.MEMORY, Cause.WORKER_LOST, Cause.NODE_LOST, Cause.UNKNOWN})
 """Ends of a trial after which its worker, or the process below it, may have to come back."""
@@ -34,21 +35,24 @@ class WorkerTime:
     spent_s: dict[Spent, float]
     """Seconds of all workers together; what they add up to is workers times wall and start."""
     coordinator_s: tuple[float, ...]
-    """Of each trial, in the order in which they finished: seconds of the driver."""
+    """Of each trial, in the order in which they finished: seconds of the driver, from being asked to having told."""
 
 
-def worker_time(trials: Sequence[Trial], workers: int, start_s: float = 0.0) -> WorkerTime:
-    """Where the time of `workers` workers went; `start_s`: what the search took beside its trials, to get ready.
+def worker_time(
+    trials: Sequence[Trial], workers: int, beside_s: float = 0.0, start: SearchStart | None = None
+) -> WorkerTime:
+    """Where the time of `workers` workers went; `beside_s`: what the search took beside its trials, `start` among it.
 
     At least one trial.
     """
     by_finish = sorted(trials, key=lambda trial: trial.finished_s)
     wall_s = by_finish[-1].finished_s
     asks = sorted((trial.asked_s, trial.sent_s) for trial in trials)
-    told = _told(by_finish, asks)
-    driver = _Driver(asks, [span for span in told if span[1] > span[0]])
+    after = _after(by_finish, asks)
+    stored = [(one.finished_s, one.stored_s) for one in after]
+    driver = _Driver(asks, stored, [(one.stored_s, one.told_s) for one in after])
     spent = dict.fromkeys(Spent, 0.0)
-    spent[Spent.START] += start_s * workers
+    _begin(workers, beside_s, start or SearchStart(took_s=0.0), spent)
     own: dict[int, list[Trial]] = {}
     for trial in by_finish:
         own.setdefault(trial.evaluated.worker, []).append(trial)
@@ -57,7 +61,8 @@ def worker_time(trials: Sequence[Trial], workers: int, start_s: float = 0.0) -> 
         _of_one_worker(sorted(mine, key=lambda trial: trial.sent_s), driver, spent)
         spent[Spent.END] += max(0.0, wall_s - max(trial.finished_s for trial in mine))
     costs = (
-        trial.sent_s - trial.asked_s + end_s - begin_s for trial, (begin_s, end_s) in zip(by_finish, told, strict=True)
+        trial.sent_s - trial.asked_s + trial.transport_s + one.told_s - one.finished_s
+        for trial, one in zip(by_finish, after, strict=True)
     )
     return WorkerTime(wall_s, spent, tuple(costs))
 
@@ -65,8 +70,12 @@ def worker_time(trials: Sequence[Trial], workers: int, start_s: float = 0.0) -> 
 class _Driver:
     """What the driver was at, over any length of time."""
 
-    def __init__(self, asks: Spans, told: Spans) -> None:
-        self._spans = {Spent.ASK: _cumulated(asks), Spent.TOLD: _cumulated(told)}
+    def __init__(self, asks: Spans, stored: Spans, told: Spans) -> None:
+        self._spans = {
+            Spent.ASK: _cumulated(asks),
+            Spent.STORED: _cumulated(stored),
+            Spent.TOLD: _cumulated(told),
+        }
 
     def divided(self, begin_s: float, end_s: float, rest: Spent, spent: dict[Spent, float]) -> None:
         """Add the time from begin to end to what the driver was at then, and what is left to `rest`."""
@@ -88,23 +97,45 @@ def _cumulated(spans: Spans) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.array(times), np.array(totals)  # lists would be made arrays at every look
 
 
-def _told(by_finish: Sequence[Trial], asks: Spans) -> list[tuple[float, float]]:
-    """From the end of each trial to what the driver did next; of no length where it only waited then."""
+@dataclass(frozen=True, slots=True)
+class _After:
+    """What the driver did once a trial was done."""
+
+    finished_s: float
+    stored_s: float
+    told_s: float
+    """When the engine had been told of it, as far as that can be seen."""
+
+
+def _after(by_finish: Sequence[Trial], asks: Spans) -> list[_After]:
+    """Of each trial: stored for as long as the next one says, and the engine told until the driver did something else.
+
+    Where it only waited then, for workers that are busy or come back, nobody knows how long the telling took.
+    """
     finishes = [trial.finished_s for trial in by_finish]
+    stores_s = [*(trial.last_store_s for trial in by_finish[1:]), 0.0]
     asked = [begin_s for begin_s, _ in asks]
     found = []
-    for place, (trial, end_s) in enumerate(zip(by_finish, finishes, strict=True)):
+    for place, (trial, end_s, store_s) in enumerate(zip(by_finish, finishes, stores_s, strict=True)):
         at = bisect.bisect_left(asked, end_s)
         next_s = min([*asked[at : at + 1], *finishes[place + 1 : place + 2]], default=end_s)
+        stored_s = min(end_s + store_s, next_s)
         failure = trial.evaluated.failure
-        # After the last ask, and after a kill, the driver waits for others: that is not its work.
         waits = at == len(asked) or (failure is not None and failure.cause in KILLED)
-        found.append((end_s, end_s if waits else next_s))
+        found.append(_After(end_s, stored_s, stored_s if waits else next_s))
     return found
 
 
+def _begin(workers: int, beside_s: float, start: SearchStart, spent: dict[Spent, float]) -> None:
+    """Until there are workers; while the driver puts the table into the object store, all of them are waited for."""
+    moved_s = start.put_s * workers + math.fsum(start.fetched_s)
+    spent[Spent.OBJECT_STORE] += moved_s
+    spent[Spent.START] += max(0.0, start.took_s * workers - moved_s)
+    spent[Spent.READY] += max(0.0, beside_s - start.took_s) * workers
+
+
 def _of_one_worker(mine: Sequence[Trial], driver: _Driver, spent: dict[Spent, float]) -> None:
-    free_s, rest = 0.0, Spent.START
+    free_s, rest = 0.0, Spent.HAND_OVER
     for trial in mine:
         evaluated = trial.evaluated
         driver.divided(free_s, trial.sent_s, rest, spent)
@@ -122,9 +153,12 @@ class Costs:
     """What a trial costs beside itself."""
 
     ask_s: float
+    transport_s: float
+    """Of the driver."""
+    store_s: float
     told_s: float
-    """To store it, and to tell the engine."""
     hand_over_s: float
+    """The way to a worker and back, without what the driver does for it."""
 
 
 def costs(searches: Sequence[tuple[Sequence[Trial], int]]) -> Costs:
@@ -132,16 +166,26 @@ def costs(searches: Sequence[tuple[Sequence[Trial], int]]) -> Costs:
 
     Medians, for the first of all asks imports the engine's library.
     """
-    asks_s, told_s, hand_over_s, count = [], [], 0.0, 0
+    asks_s, transports_s, stores_s, told_s, hand_over_s, count = [], [], [], [], 0.0, 0
     for trials, workers in searches:
         by_finish = sorted(trials, key=lambda trial: trial.finished_s)
         asks = sorted((trial.asked_s, trial.sent_s) for trial in trials)
         asks_s += [end_s - begin_s for begin_s, end_s in asks]
-        told_s += [end_s - begin_s for begin_s, end_s in _told(by_finish, asks) if end_s > begin_s]
+        transports_s += [trial.transport_s for trial in trials]
+        after = _after(by_finish, asks)
+        stores_s += [one.stored_s - one.finished_s for one in after[:-1]]
+        told_s += [one.told_s - one.stored_s for one in after if one.told_s > one.stored_s]
         hand_over_s += worker_time(trials, workers).spent_s[Spent.HAND_OVER]
         count += len(trials)
+    transport_s = _median(transports_s)
     return Costs(
-        ask_s=median(asks_s) if asks_s else 0.0,
-        told_s=median(told_s) if told_s else 0.0,
-        hand_over_s=hand_over_s / count if count else 0.0,
+        ask_s=_median(asks_s),
+        transport_s=transport_s,
+        store_s=_median(stores_s),
+        told_s=_median(told_s),
+        hand_over_s=max(0.0, hand_over_s / count - transport_s) if count else 0.0,
     )
+
+
+def _median(values: Sequence[float]) -> float:
+    return median(values) if values else 0.0

@@ -27,7 +27,7 @@ from harness.records.cell import Cell
 from harness.records.ledger import Ledger
 from harness.records.refit import Refit
 from harness.records.rows import Batch, Prediction
-from harness.records.run import Cause, Failure
+from harness.records.run import Cause, Failure, SearchStart
 from harness.records.scenario import ComparePlan, Scenario
 from harness.records.words import BASELINE, DUMMY, Metric
 from harness.serving.protocol import encode_request
@@ -79,19 +79,20 @@ def search_cell(work: Work, cell: Cell, fleet: SearchFleet, problem: Problem) ->
     engine = plugin("engines", str(cell.engine), work.searched(cell).search.parameters.get(str(cell.engine)))
     # Its own trials alone: getting ready takes as long in the last search of a long run as in the first.
     history = sorted(work.database.trials(cell.id), key=lambda trial: trial.number)
-    trials = list(history)
+    leading = best(history, problem.metric)
+    started: list[SearchStart] = []
 
     def record(trial: Trial) -> None:
+        nonlocal leading
         work.database.record(cell.id, trial)
-        trials.append(trial)
-        leading = best(trials, problem.metric)
+        leading = best([trial] if leading is None else [leading, trial], problem.metric)
         shown = "" if leading is None else _shown(leading, problem.metric)
-        work.tell(f"trial {len(trials)} of at most {problem.trials}{shown}")
+        work.tell(f"trial {trial.number + 1} of at most {problem.trials}{shown}")
 
-    search(engine, problem, fleet, record, cell.id, history)
-    if best(trials, problem.metric) is None:
+    trials = search(engine, problem, fleet, record, cell.id, history, started.append)
+    if leading is None:
         raise CellFailedError(Cause.ENGINE_NO_MODEL, _no_model(trials))
-    return Told()
+    return Told(search_start=started[0])
 
 
 def refit_cell(work: Work, cell: Cell) -> Told:

@@ -328,6 +328,7 @@ def _done(work: Work, cell: Cell, do: Callable[[Work, Cell], Told]) -> None:
             duration_s=work.clock.monotonic_s() - started_s,
             failure=failure,
             startup_s=told.startup_s,
+            search_start=told.search_start,
             notes=told.notes,
         )
     )

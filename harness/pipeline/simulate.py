@@ -132,11 +132,11 @@ def _cell(database: Database, cell: Cell, recording: _Recording) -> None:
     searched, recorded, taken = recording.searched, recording.recorded, recording.costs
     families = tuple(name for name in searched.families if name in recorded.families)
     rows, clock = searched.table.training, FakeClock()
-    hands = SimulatedWorkers(recorded, cell.workers or 1, clock, rows.target, taken.hand_over_s)
+    hands = SimulatedWorkers(recorded, cell.workers or 1, clock, rows.target, taken.hand_over_s, taken.transport_s)
     problem = dataclasses.replace(searched.problem(cell.seed or 0), families=families)
     database.begin(cell)
     engine = plugin("engines", str(cell.engine), searched.search.parameters.get(str(cell.engine)))
-    fleet = SimulatedFleet(hands, rows, taken.ask_s, taken.told_s)
+    fleet = SimulatedFleet(hands, rows, taken.ask_s, taken.told_s, taken.store_s)
     trials = search(engine, problem, fleet, lambda trial: database.record(cell.id, trial), cell.id)
     left_out = [name for name in searched.families if name not in recorded.families]
     note = f"nothing was recorded of {', '.join(left_out)}, so the engine was not offered them"

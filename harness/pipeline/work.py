@@ -11,7 +11,7 @@ from harness.clock import Clock
 from harness.errors import InfrastructureError, UsageError
 from harness.pipeline.inputs import Inputs, Searched
 from harness.records.cell import Cell
-from harness.records.run import Cause, Host
+from harness.records.run import Cause, Host, SearchStart
 from harness.records.scenario import Scenario
 from harness.stages.load.page import Page
 from harness.store.database import Database
@@ -55,6 +55,7 @@ class Told:
     """What a finished cell has to say beside its records."""
 
     startup_s: float | None = None
+    search_start: SearchStart | None = None
     notes: tuple[str, ...] = ()
 
 

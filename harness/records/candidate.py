@@ -105,6 +105,11 @@ class Trial(Frozen):
     sent_s: float
     """Between both the engine made up its mind."""
     finished_s: float
+    transport_s: float = 0.0
+    """How long the driver was at sending it to its worker and at fetching the answers, where it does so."""
+    last_store_s: float = 0.0
+    """How long it took to store the trial that finished before it, whose own record was closed by then; 0 of the first
+    one after a beginning."""
     evaluated: Evaluated
 
 

@@ -15,10 +15,13 @@ class Spent(StrEnum):
     FIT = "fitting"
     SCORE = "the rest of a trial: scoring, and taking rows apart"
     ASK = "waiting for the engine's next proposal"
-    TOLD = "waiting until a trial is stored and the engine told"
+    STORED = "waiting until a trial is stored"
+    TOLD = "waiting until the engine is told of a trial"
     HAND_OVER = "hand-over between driver and workers"
     RESTART = "workers that come back after a kill"
-    START = "the start of the search"
+    OBJECT_STORE = "the way of the table through the object store to the workers"
+    START = "the start of the workers"
+    READY = "what a search does before it has workers, and after its last trial"
     END = "idle at the end, when no further trial begins"
     UNUSED = "workers that were never given anything"
 
@@ -28,7 +31,7 @@ class SearchScale(Frozen):
 
     workers: int
     searches: int
-    """Seeds with a trial."""
+    """One per seed, those that failed among them."""
     trials: int
     """Of all of them, but those that a limit or a lost worker ended."""
     rate: Estimate
@@ -37,9 +40,11 @@ class SearchScale(Frozen):
     """Share of the workers' time inside fitting."""
     coordinator_p50_s: Estimate
     coordinator_p99_s: Estimate
-    """What a trial costs the driver: to have it proposed, stored, and the engine told."""
+    """What a trial costs the driver: to have it proposed, sent, its answer fetched and stored, and the engine told."""
     best: Estimate
-    """Best cross-validated score by the end of the engine's shortest search on the table."""
+    """Best cross-validated score by the end of the engine's shortest search on the table that found any."""
+    without_score: int
+    """Searches that had none by then; each counts in `best` as the dummy model."""
     spent: dict[Spent, float]
     """Share of the workers' time by where it goes."""
     sentence: str

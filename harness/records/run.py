@@ -201,6 +201,16 @@ class CellState(StrEnum):
     """Ended with a failure that belongs in the report, such as a candidate that does not convert."""
 
 
+class SearchStart(Frozen):
+    """What it took until the workers of a search were ready for it. Those of the search before stand already."""
+
+    took_s: float
+    put_s: float = 0.0
+    """Of that: table and folds into the object store, by the driver."""
+    fetched_s: tuple[float, ...] = ()
+    """Of each worker: the table out of it."""
+
+
 class CellResult(Frozen):
     """What became of a cell."""
 
@@ -212,6 +222,8 @@ class CellResult(Frozen):
     failure: Failure | None = None
     startup_s: float | None = None
     """Of a served cell: from the start of the target to ready."""
+    search_start: SearchStart | None = None
+    """Of a search cell that was done."""
     notes: tuple[str, ...] = ()
 
 

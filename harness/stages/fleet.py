@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from harness.clock import Clock
 from harness.ports import Finished, GoOn, Loop, Problem, Proposal
 from harness.records.candidate import Evaluated, Trial
-from harness.records.run import Cause, Failure
+from harness.records.run import Cause, Failure, SearchStart
 from harness.stages.split import LabelledRows, fold_rows
 from harness.stages.supervisor import KILL_AFTER_S
 
@@ -39,6 +39,8 @@ class Done:
 
     number: int
     evaluated: Evaluated
+    fetched_s: float = 0.0
+    """How long it took to fetch it, once it was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,11 @@ class Workers(Protocol):
     def clock(self) -> Clock:
         """In whose time they work."""
 
-    def start(self, problem: Problem, folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> None:
-        """Make all of them ready for a problem. Raises InfrastructureError where they do not get ready."""
+    def start(self, problem: Problem, folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> SearchStart:
+        """Make all of them ready for a problem, and say what that took.
+
+        Raises InfrastructureError where they do not get ready.
+        """
 
     def send(self, worker: int, number: int, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> None:
         """Give a worker that is ready a proposal, its folds of these numbers (None: all), and its limit in seconds."""
@@ -98,14 +103,20 @@ class SearchFleet:
         """How many proposals of the engine there is room for."""
         return self._asked.trials - self._replay.dropped
 
-    def start(self, problem: Problem, history: Sequence[Trial] = ()) -> None:
+    def start(self, problem: Problem, history: Sequence[Trial] = ()) -> SearchStart:
         """Make every worker ready for a problem, of which these trials are there already, in their order.
 
         Raises UsageError where the table is too small for the folds, InfrastructureError where workers do not start.
         """
         folds = fold_rows(self._rows, problem.folds, problem.seed)
         self._problem, self._history, self._replay = problem, history, _Replay(history)
-        self._workers.start(problem, folds)
+        return self._workers.start(problem, folds)
+
+    def stored_s(self, store: Callable[[], None]) -> float:
+        """Have a trial stored; how long that took, in the time of the workers."""
+        began_s = self._clock.monotonic_s()
+        store()
+        return self._clock.monotonic_s() - began_s
 
     def evaluate(self, ask: Callable[[], Proposal | None], go_on: GoOn | None = None) -> Iterator[Finished]:
         """Keep every worker busy with what `ask` returns; yield what finishes, as it does."""
@@ -150,6 +161,7 @@ class _Running:
     limit_s: float | None = None
     """Of what its worker is at now; None: the worker was not sent anything yet."""
     began_s: float = 0.0
+    transport_s: float = 0.0
 
 
 class _Replay:
@@ -225,8 +237,9 @@ class _Search:
                     return
                 for number, evaluated in self._received():
                     running = self._running.pop(number)
-                    times = (running.asked_s, running.sent_s, self._now_s())
-                    yield Finished(number, *times, evaluated, proposed=self._asked, moved=self._replay.moved)
+                    times_s = running.asked_s, running.sent_s, self._now_s()
+                    moved = self._replay.moved
+                    yield Finished(number, *times_s, evaluated, running.transport_s, False, self._asked, moved)
         finally:
             # Left early: what still runs would hold its worker back from the next search.
             for running in self._running.values():
@@ -266,6 +279,7 @@ class _Search:
         running.limit_s, running.began_s = max(0.0, limit_s), self._now_s()
         folds = None if self._go_on is None else (len(running.parts),)
         self._workers.send(running.worker, number, running.proposal, folds, running.limit_s)
+        running.transport_s += self._now_s() - running.began_s
 
     def _received(self) -> Iterator[tuple[int, Evaluated]]:
         """Proposals that have come to their end, after a wait for whatever comes in first."""
@@ -275,7 +289,8 @@ class _Search:
             match event:
                 case Ready(worker):
                     self._idle.append(worker)
-                case Done(number, evaluated):
+                case Done(number, evaluated, fetched_s):
+                    self._running[number].transport_s += fetched_s
                     ended = self._whole(number, self._running[number], evaluated)
                     if ended is not None:
                         yield number, ended
@@ -347,7 +362,8 @@ def _next_number(history: Sequence[Trial]) -> int:
 
 
 def _again(known: Trial) -> Finished:
-    return Finished(known.asked, known.asked_s, known.sent_s, known.finished_s, known.evaluated, is_known=True)
+    times_s = known.asked_s, known.sent_s, known.finished_s
+    return Finished(known.asked, *times_s, known.evaluated, known.transport_s, is_known=True)
 
 
 def grace_s(problem: Problem) -> float:

@@ -7,6 +7,7 @@ rejected: a trial that does nothing costs it 90 ms, or seconds where it starts a
 trial is the business of the supervisor under each actor; here is told what becomes of an actor and its node.
 """
 
+import functools
 import pickle
 import socket
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from harness.environments import interpreter
 from harness.errors import InfrastructureError
 from harness.ports import Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated
-from harness.records.run import Cause, Failure
+from harness.records.run import Cause, Failure, SearchStart
 from harness.space.preprocess import to_batch
 from harness.stages.data import Table
 from harness.stages.fleet import Done, Ready
@@ -66,13 +67,12 @@ class RayWorkers:
     def __init__(
         self, table: Table, count: int, clock: Clock, fitter: str = FITTER, patience_s: float = START_S
     ) -> None:
-        import ray
-
         self.count = count
         self._patience_s = patience_s
         self.clock = clock
         self._table = table
-        self._target = ray.put(pickle.dumps(table.target[table.train], protocol=5))
+        self._put_s = 0.0
+        self._target = self._put(pickle.dumps(table.target[table.train], protocol=5))
         self._rows: dict[bool, Any] = {}
         self._fitter = fitter
         self._environment: str | None = None
@@ -86,12 +86,12 @@ class RayWorkers:
         self._start_error: Exception | None = None
         """Why the last worker that was to replace another one did not start."""
 
-    def start(self, problem: Problem, folds: Sequence[Any]) -> None:
+    def start(self, problem: Problem, folds: Sequence[Any]) -> SearchStart:
         """Make all of them ready for a problem. Raises InfrastructureError where they do not get ready."""
         import ray
 
-        self._lost, self._start_error = 0, None
-        self._task = (problem, ray.put(folds), self.count)
+        began_s, self._lost, self._start_error = self.clock.monotonic_s(), 0, None
+        self._task = (problem, self._put(folds), self.count)
         environment = problem.foreign.environment if problem.foreign else None
         if environment != self._environment:
             self.close()
@@ -103,6 +103,7 @@ class RayWorkers:
         try:
             ray.get(list(self._starting), timeout=self._patience_s)
             versions = ray.get([actor.version.remote() for actor in self._actors.values()])
+            fetched_s = ray.get([actor.fetched_s.remote() for actor in self._actors.values()])
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
             also = f", or look whether each node has {interpreter(environment)}" if environment else ""
@@ -118,6 +119,9 @@ class RayWorkers:
                 f"A node of the cluster has harness {min(other)}, and this is {harness.__version__}: install the same "
                 "everywhere."
             )
+        put_s, self._put_s = self._put_s, 0.0
+        took_s = self.clock.monotonic_s() - began_s
+        return SearchStart(took_s=took_s, put_s=put_s, fetched_s=tuple(fetched_s))
 
     def send(self, worker: int, number: int, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> None:
         """Give a worker that is ready a proposal."""
@@ -142,8 +146,10 @@ class RayWorkers:
                     return [Ready(worker)]
                 continue  # another one starts in its place, for as long as there is time
             worker, number, proposal, began_s = self._running.pop(call)
+            there_s = self.clock.monotonic_s()
             try:
-                return [Ready(worker), Done(number, ray.get(call))]
+                evaluated = ray.get(call)
+                return [Ready(worker), Done(number, evaluated, self.clock.monotonic_s() - there_s)]
             except Exception as error:
                 lost = self._lost_with(worker, proposal, began_s, error)
                 self._replace(worker)
@@ -204,23 +210,32 @@ class RayWorkers:
         if self._environment is not None:
             options["runtime_env"] = {"py_executable": str(interpreter(self._environment))}
         made: Any = ray.remote(**options)(Worker)
-        actor = made.remote(worker, self._rows_there(), self._target, self._fitter)
+        # By a call that the worker makes itself: of what Ray hands over as an argument, nobody knows how long it took.
+        rows = functools.partial(ray.get, [self._rows_there(), self._target])
+        actor = made.remote(worker, rows, self._fitter)
         # A function without a name travels by value: this room cannot be imported in every environment.
         self._nodes[worker] = actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
         return actor
 
     def _rows_there(self) -> Any:
         """The training rows in Ray's store, as bytes: only a worker's supervisor makes a table of them again."""
-        import ray
-
         table, foreign = self._table, self._environment is not None
         if foreign not in self._rows:
             frame = table.frame.iloc[table.train].reset_index(drop=True)
             # A pickled frame is read by the pandas that wrote it.
             rows = to_batch(frame, table.signature.columns) if foreign else frame
             target = table.target[table.train]
-            self._rows[foreign] = ray.put(pickle.dumps((rows, target, table.signature), protocol=5))
+            self._rows[foreign] = self._put(pickle.dumps((rows, target, table.signature), protocol=5))
         return self._rows[foreign]
+
+    def _put(self, value: object) -> Any:
+        """Into Ray's store."""
+        import ray
+
+        began_s = self.clock.monotonic_s()
+        there = ray.put(value)
+        self._put_s += self.clock.monotonic_s() - began_s
+        return there
 
     def _refuse_too_many_losses(self) -> None:
         if self._lost <= LOST_PER_WORKER * self.count:

@@ -4,11 +4,13 @@ In: an engine, a problem and a fleet. Out: a `Trial` per evaluation, recorded th
 engine is told of it; and the best of them.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from harness.ports import Engine, Problem
 from harness.records.candidate import Trial, better
+from harness.records.run import SearchStart
 from harness.records.words import Metric
 from harness.stages.fleet import SearchFleet
 
@@ -20,14 +22,17 @@ def search(
     record: Callable[[Trial], None],
     cell: str,
     history: Sequence[Trial] = (),
+    began: Callable[[SearchStart], None] = lambda start: None,
 ) -> list[Trial]:
     """Let an engine search; every trial is recorded before the engine hears of it, failed ones too.
 
-    `history` are the trials that an interrupted search has left, in their order: they are not recorded again. Raises
+    `history` are the trials that an interrupted search has left, in their order: they are not recorded again.
+    `began` is told what it took to make the workers ready. Raises
     InfrastructureError where workers keep dying, UsageError where the table is too small for the folds.
     """
-    fleet.start(replace(problem, foreign=getattr(engine, "foreign", None)), history)
+    began(fleet.start(replace(problem, foreign=getattr(engine, "foreign", None)), history))
     trials = list(history)
+    store_s = 0.0
     for finished in engine.search(problem, fleet):
         if finished.is_known:
             continue
@@ -40,10 +45,12 @@ def search(
                 asked_s=finished.asked_s,
                 sent_s=finished.sent_s,
                 finished_s=finished.finished_s,
+                transport_s=finished.transport_s,
+                last_store_s=store_s,
                 evaluated=finished.evaluated,
             )
         )
-        record(trials[-1])
+        store_s = fleet.stored_s(functools.partial(record, trials[-1]))
     return trials
 
 

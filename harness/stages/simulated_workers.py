@@ -22,7 +22,7 @@ from harness.clock import Clock, FakeClock
 from harness.errors import UsageError
 from harness.ports import Finished, GoOn, Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated, Trial
-from harness.records.run import Cause, Failure
+from harness.records.run import Cause, Failure, SearchStart
 from harness.records.words import Scalar
 from harness.space.families import FAMILY, Choice, Family, FloatRange, IntegerRange, Parameter, family_named
 from harness.stages.fleet import Done, Ready, SearchFleet, grace_s
@@ -85,7 +85,13 @@ class SimulatedWorkers:
     """`stages.fleet.Workers` in virtual time."""
 
     def __init__(
-        self, recorded: Recorded, count: int, clock: FakeClock, target: NDArray[Any], hand_over_s: float = 0.0
+        self,
+        recorded: Recorded,
+        count: int,
+        clock: FakeClock,
+        target: NDArray[Any],
+        hand_over_s: float = 0.0,
+        transport_s: float = 0.0,
     ) -> None:
         self.count = count
         self.clock: Clock = clock
@@ -93,6 +99,8 @@ class SimulatedWorkers:
         self._recorded = recorded
         self._hand_over_s = hand_over_s
         """The way to a worker and back."""
+        self._transport_s = transport_s
+        """What the driver does for it, and for one trial after the other."""
         self._under: list[tuple[float, int, int, int, Evaluated]] = []
         """A heap: when it ends, when it was sent, by whom, which proposal, and its end."""
         self._sent = 0
@@ -105,13 +113,15 @@ class SimulatedWorkers:
         self._left = 0
         self._end_s = self._grace_s = 0.0
 
-    def start(self, problem: Problem, folds: Sequence[Any]) -> None:
+    def start(self, problem: Problem, folds: Sequence[Any]) -> SearchStart:
         """Take up a problem."""
         self._problem = problem
         self._under, self._stopped = [], deque()
+        return SearchStart(took_s=0.0)
 
     def send(self, worker: int, number: int, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> None:
         """Give a worker a proposal."""
+        self.clock.sleep(self._transport_s)
         evaluated = _within(self._recorded.evaluate(proposal, folds, worker), limit_s)
         self._sent += 1
         # The order of equals is that in which they were sent.
@@ -169,14 +179,24 @@ class SimulatedFleet(SearchFleet):
     Without its costs a simulation would promise that trials per second double with the workers for ever.
     """
 
-    def __init__(self, workers: SimulatedWorkers, rows: LabelledRows, ask_s: float, told_s: float) -> None:
+    def __init__(
+        self, workers: SimulatedWorkers, rows: LabelledRows, ask_s: float, told_s: float, store_s: float = 0.0
+    ) -> None:
         super().__init__(workers, rows)
-        self._simulated, self._ask_s, self._told_s = workers, ask_s, told_s
+        self._simulated, self._ask_s, self._told_s, self._store_s = workers, ask_s, told_s, store_s
         workers.think_s = ask_s + told_s
+        self._is_inside = False
+
+    def stored_s(self, store: Callable[[], None]) -> float:
+        """As it took when it was recorded; nothing where a loop inside a worker does not wait for it."""
+        store()
+        taken_s = 0.0 if self._is_inside else self._store_s
+        self._simulated.clock.sleep(taken_s)
+        return taken_s
 
     def evaluate(self, ask: Callable[[], Proposal | None], go_on: GoOn | None = None) -> Iterator[Finished]:
-        """As `ports.Fleet`; to have a trial proposed, and to store it and tell the engine, takes what it took."""
-        clock = self._simulated.clock
+        """As `ports.Fleet`; to have a trial proposed, and to tell the engine of it, takes what it took."""
+        clock, self._is_inside = self._simulated.clock, False
 
         def slowly() -> Proposal | None:
             proposal = ask()
@@ -192,7 +212,7 @@ class SimulatedFleet(SearchFleet):
 
         By the sum of these lengths, not by the clock: a loop in a thread of its own may have moved that on by now.
         """
-        problem, last_s = self._asked, 0.0
+        problem, last_s, self._is_inside = self._asked, 0.0, True
         found = filter(None, self._simulated.inside(loop, (), problem.seconds, grace_s(problem)))
         for number, evaluated in enumerate(found):
             sent_s = last_s + self._simulated.think_s

@@ -9,7 +9,7 @@ import importlib
 import math
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,12 +26,16 @@ from harness.stages.supervisor import FITTER, Supervised, supervised
 class Worker:
     """The workbench of an engine; its supervisor ends with this process."""
 
-    def __init__(self, worker: int, table: bytes, target: bytes, fitter: str = FITTER) -> None:
+    def __init__(self, worker: int, rows: Callable[[], Sequence[bytes]], fitter: str = FITTER) -> None:
+        """`rows` fetches the pickled table and the pickled target from where they lie."""
         self.worker = worker
+        self._clock = SystemClock()
+        began_s = self._clock.monotonic_s()
+        table, target = rows()
+        self._fetched_s = self._clock.monotonic_s() - began_s
         self.target: NDArray[Any] = np.array(pickle.loads(target))  # noqa: S301 - from our own driver
         self._stack = ExitStack()
         self._trials: Supervised = self._stack.enter_context(supervised(worker, table, fitter))
-        self._clock = SystemClock()
         self._problem: Problem | None = None
         self._told: Sequence[Evaluated] = ()
         self._left = 0
@@ -46,6 +50,11 @@ class Worker:
     def version(self) -> str:
         """Of the harness that is installed here."""
         return harness.__version__
+
+    def fetched_s(self) -> float:
+        """How long it was at fetching its rows since it was last asked."""
+        fetched_s, self._fetched_s = self._fetched_s, 0.0
+        return fetched_s
 
     def evaluate(self, proposal: Proposal, folds: Sequence[int] | None, limit_s: float) -> Evaluated:
         """Fit and score a proposal on the folds of these numbers (None: all), within `limit_s` seconds."""

@@ -10,8 +10,9 @@ from harness.analysis.findings import findings
 from harness.analysis.growth import growth, places_along
 from harness.records.candidate import Evaluated, Trial
 from harness.records.cell import Cell
-from harness.records.growth import SearchGrowth, SizeGrowth
+from harness.records.growth import SearchGrowth, SizeGrowth, Spent
 from harness.records.refit import PredictTime, Refit
+from harness.records.run import Cause, Failure, SearchStart
 from harness.records.table import DataPlan
 
 WORKERS = (1, 2, 4, 8)
@@ -79,6 +80,118 @@ def test_a_driver_that_is_asked_a_quarter_of_a_trials_time_is_the_bottleneck(led
     assert last.coordinator_p50_s.value == pytest.approx(0.25)
     # A wall is no curve of the law's: it must at least not promise what a driver of four a second cannot do.
     assert found.doubled.value is None or found.doubled.value < 5.0
+
+
+def chain(
+    cell: Cell,
+    ask_s: float = 0.0,
+    way_s: float = 0.0,
+    score_s: float = 0.0,
+    store_s: float = 0.0,
+    tell_s: float = 0.0,
+    back_s: float = 0.0,
+) -> list[Trial]:
+    """Ten trials of a worker, each with a second of fitting, and so much of what else there is.
+
+    `back_s`: each is killed, and its worker is back so long after.
+    """
+    at_s, found = 0.0, []
+    for number in range(10):
+        sent_s = at_s + ask_s
+        finished_s = sent_s + way_s + 1.0 + score_s
+        evaluated = Evaluated(
+            configuration={"family": "knn"},
+            fold_scores=() if back_s else (0.5,),
+            duration_s=1.0 + score_s,
+            fit_s=1.0,
+            worker=0,
+            failure=Failure.of(Cause.TIME, "stopped") if back_s else None,
+        )
+        times = {"asked_s": at_s, "sent_s": sent_s, "finished_s": finished_s, "last_store_s": store_s * (number > 0)}
+        found.append(Trial(cell=cell.id, number=number, asked=number, evaluated=evaluated, **times))
+        at_s = finished_s + store_s + tell_s + back_s
+    return found
+
+
+@pytest.mark.parametrize(
+    ("where", "costs_s", "workers", "start"),
+    [
+        (Spent.SCORE, {"score_s": 3.0}, 1, {}),
+        (Spent.ASK, {"ask_s": 3.0, "store_s": 2.0}, 1, {}),
+        (Spent.STORED, {"store_s": 3.0, "tell_s": 2.0}, 1, {}),
+        (Spent.TOLD, {"tell_s": 3.0, "store_s": 2.0}, 1, {}),
+        (Spent.HAND_OVER, {"way_s": 3.0, "tell_s": 2.0}, 1, {}),
+        (Spent.RESTART, {"back_s": 3.0}, 1, {}),
+        (Spent.OBJECT_STORE, {"tell_s": 1.0}, 1, {"took_s": 35.0, "put_s": 5.0, "fetched_s": (15.0,)}),
+        (Spent.START, {"tell_s": 1.0}, 1, {"took_s": 35.0, "put_s": 5.0, "fetched_s": (5.0,)}),
+        (Spent.READY, {"tell_s": 1.0}, 1, {"took_s": 5.0}),
+        (Spent.UNUSED, {"tell_s": 1.0}, 2, {}),
+    ],
+    ids=lambda one: one.name if isinstance(one, Spent) else "",
+)
+def test_what_takes_most_of_the_time_beside_fitting_is_named(
+    ledgers: ModuleType, where: Spent, costs_s: dict[str, float], workers: int, start: dict[str, Any]
+) -> None:
+    story = grown(ledgers, workers=(workers,))
+    story.trials.clear()
+    for cell in story.plan:
+        if cell.kind == "search":
+            story.trials += chain(cell, **costs_s)
+            last_s = max(trial.finished_s for trial in story.trials if trial.cell == cell.id)
+            told = {"search_start": SearchStart(**start)} if start else {}
+            story.done(cell, duration_s=last_s + (36.0 if start else 0.0), **told)
+    (scale,) = only(growth(story.ledger()).searches).scales
+    assert scale.spent[where] == max(share for one, share in scale.spent.items() if one is not Spent.FIT)
+    assert f"is {where.value}." in scale.sentence
+
+
+def test_workers_that_have_nothing_left_to_do_are_named(ledgers: ModuleType) -> None:
+    """The first of two workers ends after a second, the other one after ten."""
+    story = grown(ledgers, workers=(2,))
+    story.trials.clear()
+    for cell in story.plan[:2]:
+        for worker, end_s in enumerate((1.0, 10.0)):
+            times = {"asked_s": 0.0, "sent_s": 0.0, "finished_s": end_s}
+            evaluated = Evaluated(configuration={}, fold_scores=(0.5,), duration_s=end_s, fit_s=end_s, worker=worker)
+            story.trials.append(Trial(cell=cell.id, number=worker, asked=worker, evaluated=evaluated, **times))
+        story.done(cell, duration_s=10.0)
+    (scale,) = only(growth(story.ledger()).searches).scales
+    assert scale.spent[Spent.END] == pytest.approx(9 / 20)
+    assert f"is {Spent.END.value}." in scale.sentence
+
+
+def test_workers_that_outnumber_the_cores_are_named(ledgers: ModuleType) -> None:
+    two, four = only(growth(grown(ledgers, workers=(2, 4)).ledger()).searches).scales
+    assert "core" not in two.sentence
+    assert "That is more workers than the 2 cores of the machine that drove them" in four.sentence
+
+
+def failing(ledgers: ModuleType, dummy: float | None) -> SearchGrowth:
+    """Two seeds with two workers: one has a trial a second, all of them scored; the other one ended without any."""
+    story = grown(ledgers, workers=(2,))
+    last = [cell for cell in story.plan if cell.kind == "search"][-1]
+    story.trials = [trial for trial in story.trials if trial.cell != last.id]
+    story.done(last, failure=Failure.of(Cause.ENGINE_NO_MODEL, "no trial"), duration_s=1.5)
+    if dummy is not None:
+        story.refits.append(refit(str(last.table), "dummy", 1.0, 1, 1.0).model_copy(update={"score": dummy}))
+    return only(growth(story.ledger()).searches)
+
+
+def test_a_search_that_found_nothing_counts_as_the_dummy_model_and_with_no_trials_a_second(ledgers: ModuleType) -> None:
+    found = failing(ledgers, dummy=0.4)
+    (scale,) = found.scales
+    whole = only(growth(grown(ledgers, workers=(2,)).ledger()).searches).scales[0]
+    assert (scale.searches, scale.without_score, whole.without_score) == (2, 1, 0)
+    assert found.wall_s > 20.0  # not the second and a half of the one that failed
+    assert scale.best.value == pytest.approx((whole.best.value + 0.4) / 2)
+    assert scale.rate.value == pytest.approx(whole.rate.value / 2)
+    assert "1 of 2 searches had no score by then, and count as the dummy model." in scale.sentence
+
+
+def test_without_a_dummy_model_there_is_no_mean_over_those_that_happened_to_work(ledgers: ModuleType) -> None:
+    (scale,) = failing(ledgers, dummy=None).scales
+    assert scale.best.value is None
+    assert scale.best.reason is not None and scale.best.reason.startswith("1 of 2 searches had no score by then")
 
 
 def test_best_scores_are_compared_at_the_length_of_the_shortest_search(ledgers: ModuleType) -> None:

@@ -7,7 +7,7 @@ import pytest
 from harness.analysis.worker_time import worker_time
 from harness.records.candidate import Evaluated, Trial
 from harness.records.growth import Spent
-from harness.records.run import Cause, Failure
+from harness.records.run import Cause, Failure, SearchStart
 
 
 def trial(
@@ -19,6 +19,7 @@ def trial(
     took_s: float,
     fit_s: float,
     cause: Cause | None = None,
+    **drivers_s: float,
 ) -> Trial:
     evaluated = Evaluated(
         configuration={"family": "knn"},
@@ -36,19 +37,24 @@ def trial(
         sent_s=sent_s,
         finished_s=finished_s,
         evaluated=evaluated,
+        **drivers_s,
     )
 
 
 def test_every_second_of_a_schedule_is_where_it_was_spent() -> None:
-    """Two workers. The driver asks from 0 to 1 and to 2; the first ends at 6, is stored until 7, asked anew until 9."""
+    """Two workers. The driver asks from 0 to 1 and to 2; the first ends at 6, is stored for a quarter of a second and
+    told until 7; from there it asks anew until 9.
+    """
     found = worker_time(
         [
-            trial(0, 0, 0.0, 1.0, 6.0, took_s=4.0, fit_s=3.0),  # a second on the way
-            trial(1, 1, 1.0, 2.0, 10.0, took_s=7.0, fit_s=7.0),  # ends at 9, while nothing is asked
-            trial(2, 0, 7.0, 9.0, 14.0, took_s=5.0, fit_s=5.0),
+            trial(0, 0, 0.0, 1.0, 6.0, took_s=4.0, fit_s=3.0, transport_s=0.2),  # a second on the way
+            # Ends at 9, while nothing is asked; it is stored for half a second, which nobody waits for.
+            trial(1, 1, 1.0, 2.0, 10.0, took_s=7.0, fit_s=7.0, last_store_s=0.25),
+            trial(2, 0, 7.0, 9.0, 14.0, took_s=5.0, fit_s=5.0, last_store_s=0.5),
         ],
         workers=3,
-        start_s=0.5,
+        beside_s=0.5,
+        start=SearchStart(took_s=0.4, put_s=0.1, fetched_s=(0.05, 0.05, 0.1)),
     )
     assert found.wall_s == 14.0
     assert found.spent_s == pytest.approx(
@@ -56,17 +62,21 @@ def test_every_second_of_a_schedule_is_where_it_was_spent() -> None:
             Spent.FIT: 15.0,
             Spent.SCORE: 1.0,
             Spent.ASK: 1.0 + 2.0 + 2.0,  # worker 1 waits for worker 0's proposal, then for its own
-            Spent.TOLD: 1.0,
+            Spent.STORED: 0.25,
+            Spent.TOLD: 0.75,
             Spent.HAND_OVER: 1.0 + 1.0,
             Spent.RESTART: 0.0,
-            Spent.START: 1.5,
+            Spent.OBJECT_STORE: 3 * 0.1 + 0.2,  # all wait for the driver's putting, each for its own fetching
+            Spent.START: 3 * 0.4 - 0.5,
+            Spent.READY: 3 * 0.1,
             Spent.END: 4.0,
             Spent.UNUSED: 14.0,
         }
     )
     assert math.fsum(found.spent_s.values()) == pytest.approx(3 * (14.0 + 0.5))
-    # By the order of their ends: asked 1 s and stored 1 s; asked 1 s, and stored after the last ask, which nobody sees.
-    assert found.coordinator_s == (2.0, 1.0, 2.0)
+    # By the order of their ends: asked 1 s, sent and fetched 0.2 s, stored and told 1 s; asked 1 s, and stored 0.5 s
+    # after the last ask, where nobody sees how long the telling took; of the last one not even the storing.
+    assert found.coordinator_s == pytest.approx((2.2, 1.5, 2.0))
 
 
 def test_a_worker_waits_for_what_the_driver_does_for_others() -> None:

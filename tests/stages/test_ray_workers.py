@@ -76,12 +76,18 @@ def causes(found: list[Finished]) -> list[tuple[object, Cause]]:
 def test_real_configurations_are_scored_by_real_workers(session: None, table: Table) -> None:
     with ray_workers(table, 1, SystemClock()) as workers:
         fleet = SearchFleet(workers, table.training)
-        fleet.start(problem())
+        start = fleet.start(problem())
         found = list(fleet.evaluate(lambda: Proposal(LOGISTIC)))
+        again = fleet.start(problem())
     assert len(found) == 6
     assert all(one.evaluated.failure is None for one in found)
     assert len({one.evaluated.fold_scores for one in found}) == 1
     assert found[0].evaluated.score == pytest.approx(0.99, abs=0.01)
+    # The table went through Ray's store once, and what the driver did for a trial lies inside of the trial's time.
+    (fetched_s,) = start.fetched_s
+    assert 0 < start.put_s < start.put_s + fetched_s < start.took_s
+    assert again.fetched_s == (0.0,)
+    assert all(0 < one.transport_s < one.finished_s - one.sent_s for one in found)
 
 
 def test_workers_that_find_no_place_are_waited_for_and_then_told(session: None, table: Table) -> None:
