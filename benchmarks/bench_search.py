@@ -1,6 +1,6 @@
 """What the search itself costs: 100 trials that do nothing, on two Ray workers, each committed to SQLite as it ends.
 
-Run alone with `pytest benchmarks/bench_search.py`. Ray and its actors are up before the clock starts. The goal is 2 s;
+Run alone with `pytest benchmarks/bench_search.py`. Ray and its actors are up before the clock starts. The goal is 1 s;
 `trials_per_s` is in the extra info. The floor under it is a bare `ray.get` per trial, also timed here.
 """
 
