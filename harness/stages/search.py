@@ -27,8 +27,8 @@ def search(
     """Let an engine search; every trial is recorded before the engine hears of it, failed ones too.
 
     `history` are the trials that an interrupted search has left, in their order: they are not recorded again.
-    `began` is told what it took to make the workers ready. Raises
-    InfrastructureError where workers keep dying, UsageError where the table is too small for the folds.
+    `began` is told what it took to make the workers ready. Raises InfrastructureError where workers keep dying,
+    UsageError where the table is too small for the folds.
     """
     began(fleet.start(replace(problem, foreign=getattr(engine, "foreign", None)), history))
     trials = list(history)

@@ -1,31 +1,40 @@
 """A simulation of a recorded run: from which trials, by which rules, and the same on every machine."""
 
 import contextlib
+import itertools
 import json
 import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.clock import FakeClock
+from harness.clock import FakeClock, SystemClock
+from harness.engines.random_search import RandomSearch
 from harness.errors import ExitCode, UsageError
-from harness.pipeline.inputs import read_inputs
+from harness.pipeline.inputs import Searched, read_inputs
 from harness.pipeline.run import Finished, Surroundings, resume
 from harness.pipeline.simulate import simulate
+from harness.ports import Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated, Trial
-from harness.records.cell import cells
+from harness.records.cell import Cell, cells
 from harness.records.ledger import Ledger
-from harness.records.run import Cause, CellResult, CellState, Failure, Run
+from harness.records.run import Cause, CellResult, CellState, Failure, Run, SearchStart
 from harness.space.families import families_for, sample
+from harness.stages.fitting import Fitter
+from harness.stages.fleet import Done, Ready, SearchFleet
 from harness.stages.host import fingerprint
+from harness.stages.search import search
 from harness.store.database import Database
 from harness.store.runs import RunFolder
 from harness.store.scenarios import read_scenario
+from harness.units import Unit, format_number
 
 SCENARIO = """
 question = "What do more workers bring?"
@@ -51,15 +60,63 @@ def scenario(tmp_path: Path) -> Path:
     return path
 
 
+class Here:
+    """One worker that fits in this process, in real time."""
+
+    count = 1
+
+    def __init__(self, searched: Searched) -> None:
+        table = searched.table
+        self.clock = SystemClock()
+        frame = table.frame.iloc[table.train].reset_index(drop=True)
+        self._fitter = Fitter(0, frame, table.target[table.train], table.signature)
+
+    def start(self, problem: Problem, folds: Any) -> SearchStart:
+        self._fitter.start(problem, folds)
+        return SearchStart(took_s=0.0)
+
+    def send(self, worker: int, number: int, proposal: Proposal, folds: Any, limit_s: float) -> None:
+        self._sent = (number, proposal)
+
+    def receive(self, timeout_s: float) -> list[Done | Ready]:
+        number, proposal = self._sent
+        return [Ready(0), Done(number, self._fitter.evaluate(proposal))]
+
+
+def really(cell: Cell, searched: Searched, database: Database) -> None:
+    """The trials of random search, as they come."""
+    fleet = SearchFleet(Here(searched), searched.table.training)  # type: ignore[arg-type]
+    problem = searched.problem(cell.seed or 0)
+    search(RandomSearch(), problem, fleet, lambda trial: database.record(cell.id, trial), cell.id)
+
+
+def one_after_the_other(cell: Cell, database: Database, failure: Failure | None) -> None:
+    """Trials of a minute each, by a driver that needs no time."""
+    seconds = 60.0
+    rng, families = np.random.default_rng(3), families_for("multiclass", ("logistic", "knn"))
+    for number in range(40):
+        own: Configuration = {"family": "autogluon", "portfolio": "light"}
+        evaluated = Evaluated(
+            configuration=own if cell.engine == "autogluon" else sample(families, rng),
+            fold_scores=() if failure else tuple(float(score) for score in rng.uniform(0.5, 1.0, 3)),
+            failure=failure,
+            duration_s=seconds,
+            fit_s=0.9 * seconds,
+            worker=0,
+        )
+        times = {"asked_s": seconds * number, "sent_s": seconds * number, "finished_s": seconds * (number + 1)}
+        database.record(cell.id, Trial(cell=cell.id, number=number, asked=number, evaluated=evaluated, **times))
+
+
 def recorded(
     scenario: Path,
     results: Path,
     run_id: str = "real",
-    seconds: float = 60.0,
     began: str = "2026-01-01",
     failure: Failure | None = None,
+    trials: Callable[[Cell, Searched, Database], None] | None = None,
 ) -> None:
-    """A run as it would have been recorded: one worker, one trial after the other, a driver that needs no time."""
+    """A run as it would have been recorded, with one worker."""
     read, text = read_scenario(scenario)
     (searched,) = read_inputs(read, scenario.parent).searched
     folder = RunFolder(results / run_id)
@@ -75,24 +132,15 @@ def recorded(
         harness_version="0",
         started_utc=f"{began}T00:00:00Z",
     )
-    rng, families = np.random.default_rng(3), families_for("multiclass", ("logistic", "knn"))
     with Database.create(folder.database, run, fingerprint(), read, [searched.checked()], plan) as database:
         for cell in plan:
             database.begin(cell)
-            for number in range(40):
-                own: Configuration = {"family": "autogluon", "portfolio": "light"}
-                evaluated = Evaluated(
-                    configuration=own if cell.engine == "autogluon" else sample(families, rng),
-                    fold_scores=() if failure else tuple(float(score) for score in rng.uniform(0.5, 1.0, 3)),
-                    failure=failure,
-                    duration_s=seconds,
-                    fit_s=0.9 * seconds,
-                    worker=0,
-                )
-                times = {"asked_s": seconds * number, "sent_s": seconds * number, "finished_s": seconds * (number + 1)}
-                database.record(cell.id, Trial(cell=cell.id, number=number, asked=number, evaluated=evaluated, **times))
+            if trials is not None:
+                trials(cell, searched, database)
+            else:
+                one_after_the_other(cell, database, failure)
             database.finish(
-                CellResult(id=cell.id, label=cell.label, kind=cell.kind, state=CellState.DONE, duration_s=40 * seconds)
+                CellResult(id=cell.id, label=cell.label, kind=cell.kind, state=CellState.DONE, duration_s=2400.0)
             )
 
 
@@ -136,6 +184,37 @@ def test_four_workers_do_four_times_the_trials_and_the_recorded_number_is_simula
     tables = {table.key: table for section in finished.document.sections for table in section.tables}
     # Constant trials and a driver that took no time are simulated without an error.
     assert [row[6] for row in tables["simulation"].rows] == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+def test_the_error_that_is_told_is_that_of_real_trials_laid_end_to_end(scenario: Path, tmp_path: Path) -> None:
+    """Random search proposes what it proposed, so each trial is answered with itself and takes as long; what the driver
+    does for each takes its median, and the way there and back its mean.
+    """
+    text = SCENARIO.replace(', "optuna_search"', "").replace("trials = 60", "trials = 12")
+    scenario.write_text(text)
+    recorded(scenario, tmp_path / "results", trials=really)
+    finished = simulated(scenario, tmp_path / "results", (3,))
+    with Database.read(tmp_path / "results" / "real" / "run.db") as database:
+        trials = database.ledger().trials
+    own_s = [trial.evaluated.duration_s for trial in trials]
+    assert max(own_s) > 1.2 * min(own_s)
+    asks_s = [trial.sent_s - trial.asked_s for trial in trials]
+    stores_s = [after.last_store_s for after in trials[1:]]
+    tells_s = [after.asked_s - trial.finished_s - after.last_store_s for trial, after in itertools.pairwise(trials)]
+    # The first of all waits for its own asking only, from the moment that it is asked for.
+    ways_s = [trial.finished_s - trial.sent_s - own for trial, own in zip(trials, own_s, strict=True)]
+    way_s = fmean([ways_s[0] + trials[0].asked_s, *ways_s[1:]]) - median(trial.transport_s for trial in trials)
+    driver_s = len(trials) * (median(asks_s) + median(trial.transport_s for trial in trials))
+    driver_s += (len(trials) - 1) * (median(stores_s) + median(tells_s))
+    simulated_s = sum(own_s) + driver_s + len(trials) * max(0.0, way_s)
+    error = trials[-1].finished_s / simulated_s - 1
+    tables = {table.key: table for section in finished.document.sections for table in section.tables}
+    (row,) = tables["simulation"].rows
+    assert row[4] == pytest.approx(len(trials) / trials[-1].finished_s)
+    assert row[5] == pytest.approx(len(trials) / simulated_s)
+    assert row[6] == pytest.approx(error, abs=1e-9)
+    told = format_number(abs(error), Unit.SHARE)
+    assert any(f"off by {told} at the median of 1, and by {told} at worst" in one for one in finished.document.warnings)
 
 
 def test_without_a_run_to_repeat_it_says_what_to_do(scenario: Path, tmp_path: Path) -> None:
