@@ -38,7 +38,8 @@ GROWTH_S = 900.0
 not tell those who ask from outside, so one that never grows is waited for as long."""
 
 _NODE_SILENCE_S = 2.0
-"""How long a node may take to be reached before it counts as lost."""
+"""How long a node may take to be reached before it counts as lost; and how often our own is looked at while a worker
+is awaited: where that is lost, Ray says nothing, and the worker never comes."""
 
 _LOOP_SILENCE_S = 2.0
 """How long an engine's own loop may go on by itself after its last trial should have ended."""
@@ -85,6 +86,7 @@ class RayWorkers:
         self._lost = 0
         self._start_error: Exception | None = None
         """Why the last worker that was to replace another one did not start."""
+        self._own_node: str = ray.get_runtime_context().get_node_id()
 
     def start(self, problem: Problem, folds: Sequence[Any]) -> SearchStart:
         """Make all of them ready for a problem. Raises InfrastructureError where they do not get ready."""
@@ -135,8 +137,7 @@ class RayWorkers:
         end_s = self.clock.monotonic_s() + timeout_s
         while True:
             self._refuse_too_many_losses()
-            left_s = max(0.0, end_s - self.clock.monotonic_s())
-            done, _ = ray.wait([*self._running, *self._starting], timeout=left_s)
+            done = self._first(end_s - self.clock.monotonic_s())
             if not done:
                 return []
             (call,) = done
@@ -154,6 +155,19 @@ class RayWorkers:
                 lost = self._lost_with(worker, proposal, began_s, error)
                 self._replace(worker)
                 return [Done(number, lost)]
+
+    def _first(self, timeout_s: float) -> Sequence[Any]:
+        """The first call that is over; none after `timeout_s` seconds."""
+        import ray
+
+        end_s = self.clock.monotonic_s() + timeout_s
+        while True:
+            left_s = max(0.0, end_s - self.clock.monotonic_s())
+            look_s = min(left_s, _NODE_SILENCE_S) if self._starting else left_s
+            done, _ = ray.wait([*self._running, *self._starting], timeout=look_s)
+            if done or look_s == left_s:
+                return list(done)
+            self._refuse_no_session()
 
     def stop(self, worker: int) -> None:
         """End what a worker is at; it is `Ready` again some time later."""
@@ -264,7 +278,7 @@ class RayWorkers:
 
         self._kill(worker)
         self._lost += 1
-        if not ray.is_initialized():
+        if not ray.is_initialized() or self._node_is_lost(self._own_node):
             return
         self._actors[worker] = self._actor(worker)
         self._starting[self._actors[worker].start.remote(*self._task)] = worker
@@ -278,6 +292,7 @@ class RayWorkers:
             ray.kill(actor, no_restart=True)
 
     def _lost_with(self, worker: int, proposal: Proposal, began_s: float, error: Exception) -> Evaluated:
+        self._refuse_no_session()
         failure = Failure.of(self._cause(worker, error), _told(error))
         return self._without_score(worker, proposal.configuration, began_s, failure)
 
@@ -295,7 +310,7 @@ class RayWorkers:
             case ray.exceptions.NodeDiedError():
                 return Cause.NODE_LOST
             case ray.exceptions.RayActorError() | ray.exceptions.WorkerCrashedError():
-                return Cause.NODE_LOST if self._node_is_lost(worker) else Cause.WORKER_LOST
+                return Cause.NODE_LOST if self._node_of_is_lost(worker) else Cause.WORKER_LOST
             case InfrastructureError():
                 return Cause.WORKER_LOST
             case ray.exceptions.RayTaskError():
@@ -303,18 +318,33 @@ class RayWorkers:
             case _:
                 return Cause.UNKNOWN
 
-    def _node_is_lost(self, worker: int) -> bool:
-        """Whether the node of an actor that was lost is gone too.
+    def _refuse_no_session(self) -> None:
+        """Raises InfrastructureError where the node of this process is lost. What was under way is then no trial that
+        failed: it is done anew when the run is resumed.
+        """
+        if self._node_is_lost(self._own_node):
+            raise InfrastructureError(
+                "Ray's own process on this machine, its raylet, is gone. Every trial that was finished is kept: look "
+                "for what ended it, such as memory that ran out, and resume the run."
+            )
+
+    def _node_of_is_lost(self, worker: int) -> bool:
+        """Whether the node of an actor that was lost is gone too."""
+        import ray
+
+        try:
+            return self._node_is_lost(ray.get(self._nodes[worker], timeout=0))
+        except ray.exceptions.RayError:
+            return False  # it was lost before it could say where it stands
+
+    def _node_is_lost(self, node_id: str) -> bool:
+        """Whether a node is gone.
 
         Ray says the same of both, "unavailable", for as long as it takes to find the node dead by its own checks, and
         lists it as alive meanwhile. But nobody listens any more where the node did.
         """
         import ray
 
-        try:
-            node_id = ray.get(self._nodes[worker], timeout=0)
-        except ray.exceptions.RayError:
-            return False  # it was lost before it could say where it stands
         listed = ray.nodes()  # type: ignore[no-untyped-call]
         node = next((node for node in listed if node["NodeID"] == node_id), None)
         if node is None or not node["Alive"]:
