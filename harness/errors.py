@@ -72,7 +72,7 @@ class NotConvertibleError(HarnessError):
 
 
 def one_line(told: BaseException | str, limit: int = 300) -> str:
-    """The text of an error, or a name, on one line, cut to `limit` characters; a library's may go over many."""
+    """An error or a user's own name on one line, cut to `limit` characters; either may go over many."""
     return " ".join(str(told).split())[:limit]
 
 

@@ -146,7 +146,13 @@ def _refuse_unknown(plan: DataPlan, names: Sequence[str], where: str) -> None:
 
 def _groups(series: "pd.Series[Any]", where: str) -> NDArray[np.intp]:
     name = f"column {series.name!r} of {where}"
-    groups = pd.factorize(series)[0]
+    try:
+        groups = pd.factorize(series)[0]
+    except TypeError:  # lists and records, which a Parquet file may hold
+        raise UsageError(
+            f"The {name} names the groups of the rows, and holds values that are no names: write them as numbers or "
+            "texts."
+        ) from None
     if (groups < 0).any():
         raise UsageError(
             f"The {name} names the groups of the rows, and has no value in {(groups < 0).sum()} of {len(groups)} rows: "

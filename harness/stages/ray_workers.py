@@ -68,6 +68,8 @@ class RayWorkers:
     def __init__(
         self, table: Table, count: int, clock: Clock, fitter: str = FITTER, patience_s: float = START_S
     ) -> None:
+        import ray
+
         self.count = count
         self._patience_s = patience_s
         self.clock = clock

@@ -63,7 +63,10 @@ def read_source(plan: DataPlan, folder: Path, memory_bytes: int | None = None) -
             "synthetic:TASK, or the path of a .csv or .parquet file."
         )
     path = folder / source
-    _refuse_unreadable(path, source)
+    try:
+        _refuse_unreadable(path, source)
+    except OSError as error:  # a folder that is closed to us, or a name that is too long
+        raise UsageError(f"`data.source` names {source[:60]!r}, and it cannot be read: {error.strerror}.") from None
     frame = _csv(path, memory_bytes) if path.suffix.lower() == ".csv" else _parquet(path, memory_bytes)
     if frame.empty:
         raise UsageError(f"The table {path} has a header and no rows: bring rows to learn from.")

@@ -24,7 +24,7 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
-from harness.errors import UsageError
+from harness.errors import UsageError, one_line
 from harness.records.words import Split, Task
 
 DRAWS = 100
@@ -212,4 +212,6 @@ def _refuse_poor(rows: LabelledRows, fold: Fold, name: str) -> None:
 
 
 def _some(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:5]) + (f" and {len(labels) - 5} more" if len(labels) > 5 else "")
+    return ", ".join(one_line(label, 60) for label in labels[:5]) + (
+        f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    )

@@ -99,6 +99,12 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], list[str]]] = {
         {"target": "absent"},
         ["'absent', which the table table.csv does not have; its columns are size, weight, kind, a b"],
     ),
+    "classes with line breaks": (
+        csv(target=["a\nb", *["c", "d"] * (ROWS // 2)][:ROWS]),
+        {},
+        ["classes with a single row cannot be learned and checked: a b; merge or remove"],
+    ),
+    "a name that no disk takes": (csv(), {"source": "t" * 300 + ".csv"}, ["cannot be read: File name too long"]),
     "bounds of a column of texts": (
         csv(),
         {"columns": {"kind": {"at_least": 1.0}}},
@@ -136,6 +142,14 @@ def test_texts_of_a_parquet_file_that_are_not_utf_8_are_told(command: Command, t
     status, _, err = command(source="table.parquet")
     assert status == 2
     assert "The column 'name' of" in err and "has texts that are not UTF-8" in err
+
+
+@pytest.mark.parametrize("value", [[1, 2], {"a": 1}], ids=["lists", "records"])
+def test_groups_of_a_parquet_file_that_have_no_names_are_told(command: Command, tmp_path: Path, value: Any) -> None:
+    frame(group=[value] * ROWS).to_parquet(tmp_path / "table.parquet")
+    status, _, err = command(source="table.parquet", split="grouped", group="group")
+    assert status == 2
+    assert "The column 'group' of the table table.parquet names the groups of the rows, and holds values that" in err
 
 
 @pytest.mark.parametrize("fault", ["a column that gives the answer away", "copies in the holdout"])

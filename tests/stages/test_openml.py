@@ -133,8 +133,7 @@ def test_without_a_network_and_a_cache_it_is_told_what_to_do(monkeypatch: pytest
 def test_a_data_set_that_does_not_fit_into_the_memory_given_is_refused_before_its_rows_are_fetched(
     asked: list[str],
 ) -> None:
-    # 150 rows of four numbers and a text.
-    told = r"`openml:61` has about 150 rows of 5 columns.*about 68.3 KiB, and 58.6 KiB are the limit given"
+    told = r"`openml:61` has about 150 rows of 5 columns.*about 68\.3 KiB, and 58\.6 KiB are the limit given"
     with pytest.raises(UsageError, match=told):
         load_table(DataPlan(source="openml:61"), Path(), memory_bytes=60_000)
     assert not [path for path in asked if path.endswith(".arff")]
