@@ -66,6 +66,16 @@ def test_the_same_configuration_gets_the_same_scores() -> None:
     )
 
 
+def test_a_trial_copes_with_two_thousand_columns() -> None:
+    axes = {"rows": 80, "columns": 2_000, "categories_share": 0.01, "missing_share": 0.01}
+    table = load_table(DataPlan(source="synthetic:binary", parameters=axes), Path())
+    wide = Fitter(7, table.frame.iloc[table.train].reset_index(drop=True), table.target[table.train], table.signature)
+    wide.start(PROBLEM, fold_rows(table.training, 2, 1))
+    for family in ("logistic", "random_forest"):
+        evaluated = wide.evaluate(Proposal({"family": family}))
+        assert (evaluated.failure, len(evaluated.fold_scores)) == (None, 2)
+
+
 class Scripted(Fitter):
     """A fitter whose pipelines do what a test wants."""
 
