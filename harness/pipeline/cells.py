@@ -109,7 +109,7 @@ def refit_cell(work: Work, cell: Cell) -> Told:
     found, asked = answer
     fit_cold_s, fit_warm_s = found.fits_s
     truth = table.target[table.holdout]
-    drawn = resampled_rows(truth, task, seed)
+    drawn = resampled_rows(truth, task, seed, table.holdout_groups)
     value = score(searched.metric, truth, found.answers)
     resamples = resampled_scores(searched.metric, truth, found.answers, drawn)
     if not np.isfinite([value, *resamples]).all():
@@ -255,7 +255,8 @@ def _checks(
             for runtime, answered in again.items()
         ]
         truth, train_truth = (np.asarray(table.target[rows], dtype=np.float64) for rows in (table.holdout, table.train))
-        checks = quality_checks(candidate, truth, answers, train_truth, scenario.expect, searched.data.seed)
+        seed, groups = searched.data.seed, table.holdout_groups
+        checks = quality_checks(candidate, truth, answers, train_truth, scenario.expect, seed, groups)
         checks += [parity_check(candidate, answers, answered, runtime) for runtime, answered in again.items()]
         return checks + raised + [check.result() for check in reloaded]
 

@@ -67,6 +67,11 @@ class Table:
         rows = LabelledRows(self.target, self.signature.task, self.split, self.groups, self.times)
         return rows.at(self.train)
 
+    @property
+    def holdout_groups(self) -> NDArray[np.intp] | None:
+        """Of a grouped split: the number of each holdout row's group."""
+        return None if self.groups is None else self.groups[self.holdout]
+
 
 def load_table(plan: DataPlan, folder: Path, memory_bytes: int | None = None) -> Table:
     """The table of a plan, where it fits into `memory_bytes` (None: what the machine has free).

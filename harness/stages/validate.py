@@ -71,6 +71,7 @@ def quality_checks(
     train_truth: NDArray[np.float64],
     expect: ExpectPlan,
     seed: int,
+    groups: NDArray[np.intp] | None = None,
 ) -> list[Check]:
     """Holdout score with its interval, against the dummy model and against the scenario's expected score.
 
@@ -79,7 +80,8 @@ def quality_checks(
     of them; the dummy learns from `train_truth`. Of a classification each class is resampled on its own and keeps its
     number of rows, so every metric is defined on every resample. The interval is therefore that of a holdout with these
     class counts: how many rows of a class another holdout would have is not in it, nor is anything of a class of which
-    there is one row. An answer, or a score, that is no finite number fails the first check, and there are no others.
+    there is one row. Where rows are in `groups` (shape (n,)), whole groups are resampled. An answer, or a score, that
+    is no finite number fails the first check, and there are no others.
     """
     metric = candidate.metric
     if lost := len(truth) - int(answers.finite.sum()):
@@ -88,9 +90,11 @@ def quality_checks(
     value = score(metric, truth, answers)
     dummy = _dummy_answers(candidate.signature.task, train_truth, len(truth))
     dummy_value = score(metric, truth, dummy)
-    drawn = resampled_rows(truth, candidate.signature.task, seed)
-    scores = resampled_scores(metric, truth, answers, drawn)
-    gains = np.subtract(scores, resampled_scores(metric, truth, dummy, drawn))
+    scores, dummy_scores = (
+        resampled_scores(metric, truth, each, resampled_rows(truth, candidate.signature.task, seed, groups))
+        for each in (answers, dummy)
+    )
+    gains = np.subtract(scores, dummy_scores)
     if not np.isfinite([value, *scores]).all():
         detail = (
             f"{metric} of the answers to {len(truth):,} holdout rows, or to a resample of them, is no finite number"
@@ -101,7 +105,8 @@ def quality_checks(
     gain_low = min(sign * end for end in _interval(gains))
     beaten = f"{metric} {_shown(value)} against {_shown(dummy_value)} of a model that never looks at the columns"
     if gain_low <= 0:
-        beaten += "; the difference may be chance (95 % bootstrap interval over rows)"
+        over = "rows" if groups is None else "groups of rows"
+        beaten += f"; the difference may be chance (95 % bootstrap interval over {over})"
     scored = f"{metric} {_shown(value)} on {len(truth)} holdout rows"
     checks = [
         _check(candidate, "holdout_score", True, scored, value=value, low=low, high=high, resamples=scores),

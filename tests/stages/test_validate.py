@@ -99,6 +99,15 @@ def test_the_interval_of_two_classes_is_that_of_two_binomials() -> None:
     assert check.high == pytest.approx(0.88 + 1.96 * deviation, abs=0.015)
 
 
+def test_the_interval_of_rows_in_groups_is_that_of_the_groups() -> None:
+    """Twenty groups of five rows, of which four are wrong as a whole, vary as twenty rows would."""
+    truth, groups = np.tile([0.0, 1.0], 50), np.repeat(np.arange(20), 5)
+    given = answers(np.where(groups < 4, 1 - truth, truth) * 0.8 + 0.1)
+    check = quality_checks(candidate("accuracy"), truth, given, truth, ExpectPlan(), 1, groups)[0]
+    assert check.value == pytest.approx(0.8)
+    assert check.low == pytest.approx(0.8 - 1.96 * np.sqrt(0.2 * 0.8 / 20), abs=0.05)
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "log_loss", "roc_auc"])
 @pytest.mark.parametrize("counts", [(1,) * 4, (1, 1, 98)], ids=["a row of each class", "two single rows"])
 def test_rare_classes_are_in_every_resample(metric: Metric, counts: tuple[int, ...]) -> None:
