@@ -23,6 +23,8 @@ DataCheckName = Literal[
     "class_balance",
     "label_noise",
     "rows_per_fold",
+    "independent_rows",
+    "texts_of_groups",
 ]
 
 AcceptableCheck = Literal["schema", "mistaken_kind", "shared_rows", "leaking_column"]

@@ -9,7 +9,6 @@ sample of the training rows, which the detail gives the size of.
 """
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from harness.records.table import ColumnPlan, DataCheck, DataCheckName, DataPlan
 from harness.records.words import ColumnKind, Metric
 from harness.stages.column_signal import FOREST_ROWS, ROWS, Encoded, encoded, label_noise, leaking_columns
 from harness.stages.data import Table
-from harness.stages.split import fold_rows
+from harness.stages.split_checks import independent_rows, rows_per_fold, texts_of_groups
 from harness.stages.texts import DISGUISED_SHARE, disguise, drop_setting
 
 LEAK_WARNS, LEAK_FAILS = 0.95, 0.99
@@ -43,17 +42,13 @@ NOISE_WARNS = 0.2
 UNEXPLAINED_WARNS = 0.95
 """Of the variance of amounts: beyond it features say next to nothing of them."""
 
-ROWS_PER_FOLD = 20
-CLASS_ROWS_PER_FOLD = 5
-"""Fewer scored rows than that, of the rarest class, make the score of a fold a matter of a row or two."""
-
 NAMED = 20
 """So many columns get a row of their own in a check; the last of them says how many more there are."""
 
 
 def data_checks(table: Table, plan: DataPlan, search: SearchPlan, metric: Metric) -> tuple[DataCheck, ...]:
     """Every check, in a fixed order; columns and noise only of a table that has rows for the folds of the search."""
-    divided = _rows_per_fold(table, search, metric)
+    divided = rows_per_fold(table, search, metric)
     sample = encoded(table) if divided.verdict != "fail" else None
     return (
         *_schema(table, plan),
@@ -65,6 +60,8 @@ def data_checks(table: Table, plan: DataPlan, search: SearchPlan, metric: Metric
         *_balance(table),
         *((_noise(sample),) if sample else ()),
         divided,
+        *independent_rows(table),
+        *texts_of_groups(table),
     )
 
 
@@ -306,34 +303,6 @@ def _noise(sample: Encoded) -> DataCheck:
     return DataCheck(
         name="label_noise", verdict="warn" if warns else "pass", value=value, bound=bound, detail=detail + advice
     )
-
-
-def _rows_per_fold(table: Table, search: SearchPlan, metric: Metric) -> DataCheck:
-    """Of the folds of every seed: groups may fall so that those of one can be used, and those of another not."""
-    rows, folds = table.training, search.folds
-    classes = len(table.signature.classes)
-    bound = float(CLASS_ROWS_PER_FOLD if classes else ROWS_PER_FOLD)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            scored = [rows.target[held] for seed in search.seeds for _, held in fold_rows(rows, folds, seed)]
-    except UsageError as error:
-        return DataCheck(name="rows_per_fold", verdict="fail", bound=bound, detail=str(error))
-    of = "of the rarest class " if classes else ""
-    least = min(int(np.bincount(held, minlength=classes).min()) if classes else len(held) for held in scored)
-    told = f"The smallest of {folds} folds is scored on {least:,} rows {of}".rstrip()
-    if least == 0 and metric == "roc_auc":
-        verdict = "fail"
-        told += (
-            ", and without a row of each class there is no roc_auc: choose another `search.metric`, lower "
-            "`search.folds`, or split otherwise."
-        )
-    elif least < bound:
-        verdict = "warn"
-        told += ", too few for a score that a row or two do not move: lower `search.folds`, or bring more."
-    else:
-        verdict, told = "pass", f"{told}."
-    return DataCheck(name="rows_per_fold", verdict=verdict, value=float(least), bound=bound, detail=told)
 
 
 def _per_column(name: DataCheckName, found: Sequence[tuple[str, str]], passed: str) -> Iterator[DataCheck]:
