@@ -1,5 +1,6 @@
 """The main job, from a scenario to a report, with everything real: Ray, uvicorn, Locust, SQLite."""
 
+import csv
 import json
 import shutil
 import signal
@@ -116,6 +117,14 @@ def test_its_search_is_simulated_with_more_workers(results: Path, tmp_path: Path
     # Two were recorded, for a scenario that says nothing has two; they show what the simulation is off by.
     assert {cell.workers for cell in ledger.plan} == {2, 4}
     assert len(ledger.trials) == 6
+    with Database.read(tmp_path / "one" / "run.db") as database:
+        real_s = max(trial.finished_s for trial in database.ledger().trials)
+    (two,) = (cell.id for cell in ledger.plan if cell.workers == 2)
+    again_s = max(trial.finished_s for trial in ledger.trials if trial.cell == two)
+    with (tmp_path / "more" / "report" / "tables" / "simulation.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    # Three trials each: the error of their rate is that of their times.
+    assert float(row["rate_error"]) == pytest.approx(real_s / again_s - 1)
     assert "no trial ran" in (tmp_path / "more" / "report" / "report.md").read_text()
 
 

@@ -1,13 +1,17 @@
 """The plan refuses, before anything runs, whatever does not exist; and its estimate errs to the long side."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.analysis.growth import places_along
 from harness.errors import UsageError
 from harness.pipeline.plan import refuse_outside, resolved, steps
 from harness.records.load import Rung, Step
 from harness.records.scenario import LoadPlan, Scenario
+from harness.stats.scaling import SCALES_AT_LEAST, SIZES_AT_LEAST
+from harness.store.scenarios import read_scenario
 
 
 def scenario(**changes: Any) -> Scenario:
@@ -60,6 +64,25 @@ def test_each_cell_has_an_estimate() -> None:
     assert by_kind["search"] == 10
     longer = {"parameters": {"stairs": {"step_s": 30.0}}}
     assert resolved(scenario(load=longer), "my.toml").estimated_s > plan.estimated_s + 60
+
+
+def test_the_suite_of_growing_scales_measures_enough_for_its_laws_in_a_quarter_of_an_hour() -> None:
+    suite, _ = read_scenario(Path(__file__).parents[2] / "scenarios" / "automl-scale.toml")
+    assert suite.search is not None and suite.comparison is not None
+    assert len(set(suite.search.workers)) >= SCALES_AT_LEAST
+    for axis in ("rows", "columns"):
+        assert {len(sizes) for sizes in _along(suite, axis).values()} == {SIZES_AT_LEAST}
+    # Workers are started anew for each table and number of them, which the estimate leaves out.
+    starts_s = 4.0 * len(suite.tables) * len(suite.search.workers)
+    assert resolved(suite, "automl-scale.toml").estimated_s + starts_s < 900
+
+
+def _along(suite: Scenario, axis: str) -> dict[str, set[int]]:
+    """Sizes along an axis, by what else tells these tables from others."""
+    found: dict[str, set[int]] = {}
+    for size, beside in places_along(suite, axis).values():
+        found.setdefault(beside, set()).add(size)
+    return found
 
 
 def test_shapes_are_walked_in_order_and_told_what_came_before() -> None:
