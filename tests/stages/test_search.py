@@ -82,6 +82,22 @@ def test_a_trial_is_recorded_before_the_engine_hears_of_it() -> None:
     assert {made.cell for made in trials} == {"c"}
 
 
+def test_how_long_a_trial_took_to_store_stands_in_the_next_one() -> None:
+    """Storing takes an eighth of a second, sending a quarter, fetching half of one."""
+    clock = FakeClock()
+
+    class Slow(ScriptedWorkers):
+        def send(self, worker: int, number: int, proposal: Proposal, folds: object, limit_s: float) -> None:
+            clock.sleep(0.25)
+            self._left = [Ready(worker), Done(number, evaluated(1.0), fetched_s=0.5)]
+
+    slow = SearchFleet(Slow(clock), LabelledRows(np.array([0, 1] * 10), "binary", "stratified"))  # type: ignore[arg-type]
+    trials = search(Engine([]), PROBLEM, slow, lambda made: clock.sleep(0.125), "c")
+    assert [made.last_store_s for made in trials] == [0.0, 0.125, 0.125]
+    assert [made.transport_s for made in trials] == [0.75] * 3
+    assert [made.asked_s for made in trials] == [0.0, 1.375, 2.75]
+
+
 def test_what_was_recorded_is_told_again_and_not_recorded_twice() -> None:
     first = search(Engine([]), PROBLEM, fleet(), lambda made: None, "c")
     heard: list[str] = []
