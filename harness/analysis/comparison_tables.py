@@ -247,8 +247,9 @@ def timings(found: Findings) -> Table:
             for one in found.ledger.refits
         ),
         note="Cold is the first time in a process that did nothing before, warm the second; imports and reads are in "
-        "neither. Prediction is timed in another process than fitting, which loads the pickled model. Most memory is "
-        "that of the process, libraries and table included; of fitting is what the warm fit took beyond them.",
+        "neither. Prediction is timed in another process than fitting, which loads the pickled model. Both are forks "
+        "of one that has imported and read, and has neither fitted nor predicted. Most memory is that of the process, "
+        "libraries and table included; of fitting is what the warm fit took beyond them.",
     )
 
 

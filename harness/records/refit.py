@@ -17,7 +17,7 @@ class PredictTime(Frozen):
 
 class Refit(Frozen):
     """One entrant of a comparison on one table: fitted on all training rows in a process that did nothing before, and
-    asked in another.
+    asked in another. Both are forks of one that has the table and the libraries, and has neither fitted nor predicted.
 
     Cold is the first time in a process, warm the second. The imports of the model's library, and all reading, are
     outside either; what that library imports only when it is first used is a part of cold.
