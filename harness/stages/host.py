@@ -1,6 +1,6 @@
 """The host: what a figure must not be compared without, and who gets which cores.
 
-In: nothing but the machine. Out: `fingerprint`, its record, `available_cores`, and `split_cores`.
+In: nothing but the machine. Out: `fingerprint`, its record, `differences` of two, `available_cores`, and `split_cores`.
 """
 
 import importlib.metadata
@@ -48,6 +48,20 @@ def fingerprint() -> Host:
         generator_cores=generator_cores,
         target_cores=target_cores,
     )
+
+
+def differences(host: Host, other: Host, libraries: bool = True) -> list[str]:
+    """What makes times of two hosts unlike, in words; nothing where they may be pooled.
+
+    A trial has one thread and a limit of memory: how many cores a host has and how much memory, and its kernel, do not
+    count. Without `libraries` it is the hardware alone, for what runs in an environment of its own.
+    """
+    found = [(name, getattr(host, name), getattr(other, name)) for name in ("machine", "cpu")]
+    if libraries:
+        found.append(("python", host.python, other.python))
+        names = sorted(set(host.versions) | set(other.versions))
+        found += [(name, host.versions.get(name, "none"), other.versions.get(name, "none")) for name in names]
+    return [f"{name} {one} and not {another}" for name, one, another in found if one != another]
 
 
 def split_cores() -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -24,8 +24,9 @@ from harness.records.run import Cause, Failure, SearchStart
 from harness.space.preprocess import to_batch
 from harness.stages.data import Table
 from harness.stages.fleet import Done, Ready
+from harness.stages.host import differences, fingerprint
 from harness.stages.supervisor import FITTER
-from harness.stages.worker import Worker
+from harness.stages.worker import Standing, Worker
 
 LOST_PER_WORKER = 3
 """Workers may be replaced so often per worker of the fleet; then something is wrong that a new one does not cure."""
@@ -105,8 +106,7 @@ class RayWorkers:
                 self._actors[worker] = self._actor(worker)
         self._starting = {actor.start.remote(*self._task): worker for worker, actor in self._actors.items()}
         try:
-            ray.get(list(self._starting), timeout=self._patience_s)
-            versions = ray.get([actor.version.remote() for actor in self._actors.values()])
+            standing = ray.get(list(self._starting), timeout=self._patience_s)
             fetched_s = ray.get([actor.fetched_s.remote() for actor in self._actors.values()])
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
@@ -118,11 +118,7 @@ class RayWorkers:
         except ray.exceptions.RayError as error:
             raise InfrastructureError(f"A search worker died while it started: {_told(error)}.") from error
         self._starting = {}
-        if other := set(versions) - {harness.__version__}:
-            raise InfrastructureError(
-                f"A node of the cluster has harness {min(other)}, and this is {harness.__version__}: install the same "
-                "everywhere."
-            )
+        self._refuse_unlike(standing)
         put_s, self._put_s = self._put_s, 0.0
         took_s = self.clock.monotonic_s() - began_s
         return SearchStart(took_s=took_s, put_s=put_s, fetched_s=tuple(fetched_s))
@@ -267,12 +263,33 @@ class RayWorkers:
         import ray
 
         try:
-            ray.get(call)
+            standing = ray.get(call)
         except ray.exceptions.RayError as error:
             self._start_error = error
             self._replace(worker)
             return False
+        self._refuse_unlike([standing])
         return True
+
+    def _refuse_unlike(self, standing: Sequence[Standing]) -> None:
+        """Raises InfrastructureError where a worker stands on a node whose times do not compare with ours."""
+        own, unlike = fingerprint(), {}
+        for one in standing:
+            if one.harness_version != harness.__version__:
+                raise InfrastructureError(
+                    f"The node {one.node} of the cluster has harness {one.harness_version}, and this is "
+                    f"{harness.__version__}: install the same everywhere."
+                )
+            # In an environment of its own libraries are others on purpose.
+            if found := differences(one.host, own, libraries=self._environment is None):
+                unlike[one.node] = ", ".join(found)
+        if unlike:
+            nodes = "; ".join(f"{node} has {what}" for node, what in sorted(unlike.items()))
+            raise InfrastructureError(
+                f"Not all nodes of the cluster are like this machine: {nodes}. Times of unlike machines are never "
+                "pooled, and those of this one stand beside them in the report: search on nodes of one kind, and start "
+                "the run on such a node."
+            )
 
     def _replace(self, worker: int) -> None:
         """A new actor in a lost one's place; it can be sent something when it is ready."""

@@ -8,9 +8,11 @@ trial can take it along.
 import importlib
 import math
 import pickle
+import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,19 @@ import harness
 from harness.clock import SystemClock
 from harness.ports import Loop, Problem, Proposal
 from harness.records.candidate import Configuration, Evaluated
+from harness.records.run import Host
+from harness.stages.host import fingerprint
 from harness.stages.supervisor import FITTER, Supervised, supervised
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a worker stands on."""
+
+    harness_version: str
+    node: str
+    """Its name in its network."""
+    host: Host
 
 
 class Worker:
@@ -42,14 +56,11 @@ class Worker:
         self._deadline_s = math.inf
         self._grace_s = 0.0
 
-    def start(self, problem: Problem, folds: Any, workers: int) -> None:
+    def start(self, problem: Problem, folds: Any, workers: int) -> Standing:
         """Take up a problem; `workers` of the fleet share this machine's memory."""
         self._problem = problem
         self._trials.start(problem, folds, workers)
-
-    def version(self) -> str:
-        """Of the harness that is installed here."""
-        return harness.__version__
+        return Standing(harness.__version__, platform.node(), fingerprint())
 
     def fetched_s(self) -> float:
         """How long it was at fetching its rows since it was last asked."""

@@ -7,7 +7,8 @@ from types import ModuleType
 import pytest
 
 from harness.clock import FakeClock
-from harness.errors import IntegrityError
+from harness.errors import IntegrityError, UsageError
+from harness.pipeline import run as run_room
 from harness.pipeline.run import Surroundings, _keep_roofline, resume, start
 from harness.records.run import Progress, Roofline, Run
 from harness.stages.host import fingerprint
@@ -90,6 +91,24 @@ def test_a_run_takes_up_what_is_known_when_it_begins_and_keeps_that_when_it_is_r
         with pytest.raises(StopError):
             resume(run_id, surroundings(tmp_path))
         assert recorded(tmp_path, run_id).roofline == (rate_rps and known(rate_rps))
+
+
+def test_another_machine_or_version_does_not_go_on_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StopError):
+        start(SMOKE, (), "begun", surroundings(tmp_path))
+    ours, before = fingerprint(), recorded(tmp_path, "begun")
+    for changed in ({"cpu": "Abacus"}, {"versions": {**ours.versions, "numpy": "0.1"}}, {"memory_bytes": 1}):
+        with monkeypatch.context() as patched:
+            patched.setattr(run_room, "fingerprint", lambda changed=changed: ours.model_copy(update=changed))
+            with pytest.raises(UsageError, match="was begun on another machine or with other libraries"):
+                resume("begun", surroundings(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.__version__", "0.0.9")
+        with pytest.raises(UsageError, match=r"was begun by harness .*; this is 0\.0\.9\. Figures of two versions"):
+            resume("begun", surroundings(tmp_path))
+    assert recorded(tmp_path, "begun") == before
+    with pytest.raises(StopError):  # and the machine that began it does
+        resume("begun", surroundings(tmp_path))
 
 
 def test_a_damaged_roofline_is_refused_before_a_run_begins(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.process import on_cores
-from harness.stages.host import LIBRARIES, fingerprint, split_cores
+from harness.stages.host import LIBRARIES, differences, fingerprint, split_cores
 
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no core affinity")
 
@@ -59,3 +59,12 @@ def test_with_two_cores_nothing_is_shared():
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores")
     assert not fingerprint().shared_cores
+
+
+def test_hosts_are_alike_whose_trials_take_the_same_time() -> None:
+    host = fingerprint()
+    assert differences(host, host.model_copy(update={"cores": 64, "memory_bytes": 1, "system": "Linux 1"})) == []
+    other = host.model_copy(update={"cpu": "Abacus", "versions": {**host.versions, "numpy": "0.1"}})
+    numpy = host.versions["numpy"]
+    assert differences(host, other) == [f"cpu {host.cpu} and not Abacus", f"numpy {numpy} and not 0.1"]
+    assert differences(host, other, libraries=False) == [f"cpu {host.cpu} and not Abacus"]
