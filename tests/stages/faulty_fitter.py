@@ -15,6 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from harness.records.candidate import Configuration
+from harness.space.families import families_for
 from harness.stages.fitting import Fitter
 from harness.stages.refit import Order, Refitter
 
@@ -27,9 +28,11 @@ _CROWD = 60
 
 
 class FaultyFitter(Fitter):
-    """Its pipelines answer 0.5, after they have done what the family says."""
+    """Its pipelines answer 0.5, after they have done what the family says; those of our own families are sound."""
 
     def _build(self, configuration: Configuration) -> Any:
+        if configuration["family"] in {family.name for family in families_for(self._asked.task)}:
+            return super()._build(configuration)
         return _Pipeline(str(configuration["family"]))
 
 
