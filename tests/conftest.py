@@ -54,10 +54,16 @@ class RayCluster:
         self.address = self._said()
 
     def lose_a_node(self) -> None:
+        self._obeys("lose")
+
+    def gain_a_node(self) -> None:
+        self._obeys("gain")
+
+    def _obeys(self, order: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{order}\n")
         self._process.stdin.flush()
-        assert self._said() == "gone"
+        assert self._said() == "done"
 
     def _said(self) -> str:
         assert self._process.stdout is not None

@@ -1,7 +1,7 @@
 """A Ray cluster of three nodes on this machine: a head without CPUs, and two nodes with one each.
 
-In: a folder for its files, on the command line; on standard input, lines: each ends one of the two nodes. Out: its
-address on standard output. It ends when its standard input does.
+In: a folder for its files, on the command line; on standard input, lines: `lose` ends one of its nodes, `gain` adds
+one. Out: its address on standard output, and a line for each that it has obeyed. It ends when its standard input does.
 """
 
 import os
@@ -26,7 +26,10 @@ cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "
 nodes = [cluster.add_node(**NODE, num_cpus=1) for _ in range(2)]
 cluster.wait_for_nodes()
 say(cluster.address)
-for _ in sys.stdin:
-    cluster.remove_node(nodes.pop(), allow_graceful=False)
-    say("gone")
+for line in sys.stdin:
+    if line.strip() == "gain":
+        nodes.append(cluster.add_node(**NODE, num_cpus=1))
+    else:
+        cluster.remove_node(nodes.pop(), allow_graceful=False)
+    say("done")
 cluster.shutdown()

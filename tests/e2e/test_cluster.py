@@ -1,6 +1,7 @@
 """A search on a cluster of three nodes that is there already, reached by `--ray-address`; one of them is killed."""
 
 import contextlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,24 @@ def test_a_node_that_is_killed_costs_a_trial_and_the_search_ends_well(
     assert {trial.worker for trial in trials[-5:]} == {1 - lost.worker}
     assert nothing_left() == []
     assert supervisors(ray_cluster.folder) == set()
+
+
+@pytest.mark.long
+def test_a_search_waits_for_a_cluster_that_grows_and_has_all_its_workers_from_the_first_trial_on(
+    tmp_path: Path, ray_cluster: Any
+) -> None:
+    (tmp_path / "grows.toml").write_text(SCENARIO.replace("workers = 2", "workers = 3"))  # and it has two CPUs
+    arguments = ["--results", str(tmp_path), "--run-id", "grows", "--ray-address", ray_cluster.address]
+    with started(["run", str(tmp_path / "grows.toml"), *arguments]) as run:
+        while run.poll() is None and len(supervisors(ray_cluster.folder)) < 2:
+            time.sleep(0.1)
+        with Database.read(tmp_path / "grows" / "run.db") as database:
+            assert database.ledger().trials == ()
+        ray_cluster.gain_a_node()
+        assert run.stderr is not None
+        told = run.stderr.read()
+    assert run.returncode in FINISHED, told
+    with Database.read(tmp_path / "grows" / "run.db") as database:
+        trials = database.ledger().trials
+    assert len(trials) == TRIALS
+    assert {trial.evaluated.worker for trial in trials if trial.sent_s < 1.0} == {0, 1, 2}
