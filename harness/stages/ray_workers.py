@@ -96,7 +96,6 @@ class RayWorkers:
         import ray
 
         began_s, self._lost, self._start_error = self.clock.monotonic_s(), 0, None
-        self._task = (problem, self._put(folds), self.count)
         environment = problem.foreign.environment if problem.foreign else None
         if environment != self._environment:
             self.close()
@@ -104,9 +103,12 @@ class RayWorkers:
         for worker in range(self.count):
             if worker not in self._actors:
                 self._actors[worker] = self._actor(worker)
-        self._starting = {actor.start.remote(*self._task): worker for worker, actor in self._actors.items()}
         try:
-            standing = ray.get(list(self._starting), timeout=self._patience_s)
+            machines = ray.get([actor.machine.remote() for actor in self._actors.values()], timeout=self._patience_s)
+            self._task = (problem, self._put(folds), tuple(machines))
+            self._starting = {actor.start.remote(*self._task): worker for worker, actor in self._actors.items()}
+            left_s = self._patience_s - (self.clock.monotonic_s() - began_s)
+            standing = ray.get(list(self._starting), timeout=max(0.0, left_s))
             fetched_s = ray.get([actor.fetched_s.remote() for actor in self._actors.values()])
         except ray.exceptions.GetTimeoutError:
             free = ray.available_resources().get("CPU", 0)  # type: ignore[no-untyped-call]

@@ -51,7 +51,7 @@ KILL_AFTER_S = 1.0
 """How long a trial whose time is over, and which was told so, has before it is killed."""
 
 MEMORY_SHARE = 0.8
-"""Of a machine's free memory that the trials of all workers may have together, where no limit is given."""
+"""Of a machine's free memory that the trials of all its workers may have together, where no limit is given."""
 
 WATCH_S = 0.05
 """How often a trial's memory is looked at."""
@@ -169,26 +169,31 @@ def supervise(connection: "Connection[Any, Any]", fitter: str) -> None:
     # It ends when the other end is closed, and ends what it started first.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent, trials = os.getppid(), None
-    with suppress(EOFError, OSError):
-        worker, table = connection.recv()
-        trials = _Trials(pkgutil.resolve_name(fitter)(worker, *pickle.loads(table)), connection)  # noqa: S301 - our own
-        del table
-        while True:
-            match connection.recv():
-                case _Start() as start:
-                    try:
-                        trials.start(start)
-                        connection.send(None)
-                    except Exception as error:
-                        connection.send(error)
-                case _Work() as work:
-                    connection.send(trials.run(work))
-                case _Job() as job:
-                    connection.send(trials.do(job))
-    if trials is not None:
-        trials.end()
-    if os.getppid() != parent:  # nobody else removes its log
-        Path("/proc/self/fd/1").readlink().unlink(missing_ok=True)
+    try:
+        with suppress(EOFError, OSError):
+            worker, table = connection.recv()
+            trials = _Trials(pkgutil.resolve_name(fitter)(worker, *pickle.loads(table)), connection)  # noqa: S301 - our own
+            del table
+            while True:
+                connection.send(_answer(trials, connection.recv()))
+    finally:
+        if trials is not None:
+            trials.end()
+        if os.getppid() != parent:  # nobody else removes its log
+            Path("/proc/self/fd/1").readlink().unlink(missing_ok=True)
+
+
+def _answer(trials: "_Trials", asked: _Start | _Work | _Job) -> Any:
+    match asked:
+        case _Start() as start:
+            try:
+                return trials.start(start)
+            except Exception as error:
+                return error
+        case _Work() as work:
+            return trials.run(work)
+        case _Job() as job:
+            return trials.do(job)
 
 
 class _Trials:
@@ -245,14 +250,19 @@ class _Trials:
             if self._control in ready:
                 raise EOFError  # nobody is told anything while a trial runs: the other end is gone
             if self._way in ready:
-                with suppress(EOFError, OSError):
+                try:
                     answer = self._way.recv()
                     self._cpu_s = cpu_seconds(self._pid)
                     if descendants(os.getpid()) != [self._pid]:
                         self.end()  # what it left running would take time and memory from the next one
                     return answer
+                except (EOFError, OSError):
+                    pass
+                except Exception as error:  # whatever it takes to read a pickle
+                    told = f"the process of the trial sent an answer that cannot be read: {error!r}"
+                    failure = Failure.of(Cause.UNKNOWN, told)
             if ready:
-                failure = self._how_it_ended()
+                failure = failure or self._how_it_ended()
                 continue
             used_bytes = memory_bytes(os.getpid(), self._pid)
             peak_bytes, self._cpu_s = max(peak_bytes, used_bytes), max(self._cpu_s, cpu_seconds(self._pid))
@@ -329,15 +339,28 @@ def _work(fitter: Any, way: "Connection[Any, Any]") -> None:
 def free_memory_bytes() -> int:
     """What processes may still take here: of the machine, or of the control group (version 2) that this runs in."""
     free: int = psutil.virtual_memory().available
-    with suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
-        most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        free = min(free, max(0, most - used))
+    with suppress(OSError, ValueError, StopIteration):
+        own = Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
+        free = min(free, group_free_bytes(Path("/sys/fs/cgroup") / own))
     return free
 
 
 def _limit_bytes(given: int | None, workers: int) -> float:
-    return given or MEMORY_SHARE * free_memory_bytes() / workers
+    """`given`, or a share of what is free, beside what a fork begins with, which is no longer free."""
+    return given or memory_bytes(os.getpid(), os.getpid()) + MEMORY_SHARE * free_memory_bytes() / workers
+
+
+def group_free_bytes(group: Path) -> int:
+    """What the processes of a control group may still take; `group` is its folder.
+
+    Files that were read and are kept in memory count as used, and are given up for whoever needs room: a group that has
+    read a large table would have next to nothing free for ever. Raises OSError, ValueError (no limit) or StopIteration
+    where the kernel does not tell.
+    """
+    most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+    lines = (group / "memory.stat").read_text().splitlines()
+    kept = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    return max(0, most - used + kept)
 
 
 def _too_much(used_bytes: float, most_bytes: float) -> str:

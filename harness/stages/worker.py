@@ -56,11 +56,16 @@ class Worker:
         self._deadline_s = math.inf
         self._grace_s = 0.0
 
-    def start(self, problem: Problem, folds: Any, workers: int) -> Standing:
-        """Take up a problem; `workers` of the fleet share this machine's memory."""
+    def start(self, problem: Problem, folds: Any, machines: Sequence[str]) -> Standing:
+        """Take up a problem. `machines` has the `machine` of each worker of the fleet: those here share its memory."""
         self._problem = problem
-        self._trials.start(problem, folds, workers)
-        return Standing(harness.__version__, platform.node(), fingerprint())
+        # None where this one came in the place of a worker of another machine.
+        self._trials.start(problem, folds, max(1, machines.count(self.machine())))
+        return Standing(harness.__version__, self.machine(), fingerprint())
+
+    def machine(self) -> str:
+        """The name of the machine, or container, that this worker is on."""
+        return platform.node()
 
     def fetched_s(self) -> float:
         """How long it was at fetching its rows since it was last asked."""

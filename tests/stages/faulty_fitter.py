@@ -1,10 +1,12 @@
 """A fitter whose configurations do to their process whatever their family is called; it runs in trial processes."""
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import psutil
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from harness.records.candidate import Configuration
+from harness.ports import Proposal
+from harness.records.candidate import Configuration, Evaluated
 from harness.space.families import families_for
 from harness.stages.fitting import Fitter
 from harness.stages.refit import Order, Refitter
@@ -46,6 +49,17 @@ class FaultyRefitter(Refitter):
         # There is no family of these names to import.
         super().__init__(worker, replace(order, configuration={}))
         self._order = order
+
+    def evaluate(self, proposal: Proposal, folds: Sequence[int] | None = None, limit_s: float = math.inf) -> Evaluated:
+        evaluated = super().evaluate(proposal, folds, limit_s)
+        if proposal.configuration["family"] == "unreadable":
+            return evaluated.model_copy(update={"configuration": _Unreadable()})
+        return evaluated
+
+
+class _Unreadable:
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
 
 
 class _Pipeline:

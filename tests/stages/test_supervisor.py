@@ -23,7 +23,7 @@ from harness.space.families import Family, defaults, families_for
 from harness.stages.data import load_table
 from harness.stages.fitting import Fitter
 from harness.stages.split import fold_rows
-from harness.stages.supervisor import KILL_AFTER_S, Supervised, supervised
+from harness.stages.supervisor import KILL_AFTER_S, Supervised, free_memory_bytes, group_free_bytes, supervised
 
 TABLE = load_table(DataPlan(source="sklearn:breast_cancer"), Path())
 FRAME = TABLE.frame.iloc[TABLE.train].reset_index(drop=True)
@@ -172,6 +172,7 @@ def test_memory_and_processor_time_of_a_trial_are_its_own(faulty: Evaluate) -> N
         ("crash", Cause.WORKER_LOST, "the process of the trial was ended by SIGSEGV"),
         ("exit", Cause.UNKNOWN, "the process of the trial ended itself, with status 7"),
         ("leave", Cause.UNKNOWN, "the process of the trial ended itself, with status 1"),
+        ("unreadable", Cause.UNKNOWN, "the process of the trial sent an answer that cannot be read: ValueError("),
     ],
 )
 def test_a_trial_that_takes_its_process_along_is_lost_to_a_signal_or_for_reasons_of_its_own(
@@ -182,6 +183,25 @@ def test_a_trial_that_takes_its_process_along_is_lost_to_a_signal_or_for_reasons
     assert failure.cause is cause
     assert failure.message.startswith(said)
     assert faulty("quick").failure is None
+
+
+def test_files_that_are_kept_in_memory_are_free_memory_of_a_control_group(tmp_path: Path) -> None:
+    told = {"max": "1000", "current": "900", "stat": "anon 250\nfile 650\ninactive_file 600\nactive_file 50\n"}
+    for name, text in told.items():
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    assert group_free_bytes(tmp_path) == 700
+    (tmp_path / "memory.max").write_text("max\n")
+    with pytest.raises(ValueError, match="max"):
+        group_free_bytes(tmp_path)
+
+
+def test_a_trial_may_have_its_share_of_what_is_free_beside_what_it_begins_with(sound: Supervised) -> None:
+    """So many workers that what was loaded before the fork would alone be more than a share."""
+    workers = free_memory_bytes() // (80 * 2**20)
+    sound.start(Problem("binary", "accuracy", ("random_forest",), 3, 10, 60.0, 1), FOLDS, workers)
+    found = sound.evaluate(Proposal({"family": "random_forest"}))
+    assert found.failure is None
+    assert found.peak_memory_bytes is not None and found.peak_memory_bytes > 80 * 2**20
 
 
 def test_what_a_fit_raises_is_its_failure_and_no_more(faulty: Evaluate) -> None:
