@@ -35,11 +35,13 @@ class TableSize:
     numbers: int
     """Columns that become numbers."""
     texts: int
+    beside_bytes: int = 0
+    """What making it takes at the same time, beside its cells."""
 
     @property
     def peak_bytes(self) -> int:
-        """Most memory that reading it takes, about."""
-        return self.rows * (self.numbers * NUMBER_BYTES + self.texts * TEXT_BYTES)
+        """Most memory that reading or making it takes, about."""
+        return self.rows * (self.numbers * NUMBER_BYTES + self.texts * TEXT_BYTES) + self.beside_bytes
 
 
 def refuse_too_large(size: TableSize, memory_bytes: int | None, where: str) -> None:

@@ -54,7 +54,7 @@ def read_source(plan: DataPlan, folder: Path, memory_bytes: int | None = None) -
         return openml_table(name, target, memory_bytes)
     if colon and scheme == "synthetic":
         made = synthetic_plan(name, plan.parameters)
-        refuse_too_large(made.size, memory_bytes, f"The table {source}")
+        refuse_too_large(made.size(name), memory_bytes, f"The table {source}")
         return synthetic_table(name, made, plan.seed)
     # A scheme has several letters: one letter before a colon is a drive.
     if colon and scheme.isalnum() and len(scheme) > 1:

@@ -32,6 +32,10 @@ TASKS = ("binary", "multiclass", "regression")
 CLUSTERS = 2
 """Per class: one would be a table that a line divides."""
 
+MIXING_BYTES = 16
+"""Of each pair of informative columns, as measured: `make_classification` mixes them by a matrix per cluster, and holds
+two at a time."""
+
 
 class SyntheticPlan(Frozen):
     """The parameters of a synthetic table."""
@@ -59,11 +63,11 @@ class SyntheticPlan(Frozen):
         """Number of informative columns."""
         return max(1, round(self.informative_share * self.columns))
 
-    @property
-    def size(self) -> TableSize:
-        """How large the table will be."""
+    def size(self, task: str) -> TableSize:
+        """How large the table will be, and what a classification takes to be made: a matrix that mixes its columns."""
         texts = round(self.categories_share * self.columns)
-        return TableSize(rows=self.rows, numbers=self.columns - texts, texts=texts)
+        mixing_bytes = 0 if task == "regression" else MIXING_BYTES * self.informative**2
+        return TableSize(rows=self.rows, numbers=self.columns - texts, texts=texts, beside_bytes=mixing_bytes)
 
     @model_validator(mode="after")
     def _categories_repeat(self) -> Self:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from harness.errors import UsageError
 from harness.records.table import DataPlan
 from harness.stages.data import load_table
 from harness.stages.memory import TableSize, csv_size, parquet_size, refuse_too_large
+from harness.stages.synthetic import synthetic_plan
 
 GIGABYTE = 10**9
 
@@ -48,6 +50,14 @@ def test_a_synthetic_table_is_refused_before_it_is_made() -> None:
     plan = DataPlan(source="synthetic:binary", parameters={"rows": 100_000_000, "columns": 10_000})
     with pytest.raises(UsageError, match=r"100,000,000 rows of 10,000 columns.*are free here"):
         load_table(plan, Path())
+
+
+def test_the_matrices_that_mix_informative_columns_count() -> None:
+    parameters: dict[str, Any] = {"rows": 20, "columns": 20_000, "informative_share": 1.0}
+    few = DataPlan(source="synthetic:binary", parameters=parameters)  # its cells are 26 MB, and its matrices 6.4 GB
+    with pytest.raises(UsageError, match=r"about 20 rows of 20,000 columns, to hold which takes about 5\.98 GiB"):
+        load_table(few, Path(), memory_bytes=GIGABYTE)
+    assert synthetic_plan("regression", parameters).size("regression").peak_bytes < GIGABYTE // 10
 
 
 def test_a_table_that_fits_is_read(tmp_path: Path) -> None:
