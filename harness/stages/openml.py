@@ -57,9 +57,9 @@ def openml_table(number: str, target: str, memory_bytes: int | None = None) -> p
         ) from None
     except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise UsageError(
-            f"{where} is not in the cache {openml_cache()} and cannot be fetched: {one_line(error)}. Run once on "
-            "a machine that reaches openml.org and bring its cache along (XDG_CACHE_HOME names the folder above it), "
-            "or write the table as .csv or .parquet."
+            f"{where} is not in the cache {openml_cache()} and cannot be fetched: {one_line(error)}. Run once, "
+            "without --isolate, on a machine that reaches openml.org and bring its cache along (XDG_CACHE_HOME names "
+            "the folder above it), or write the table as .csv or .parquet."
         ) from None
     except (ValueError, OSError) as error:
         raise UsageError(f"{where} cannot be read: {one_line(error).rstrip('.')}.") from None
