@@ -52,7 +52,8 @@ class SearchPlan(Frozen):
     memory_bytes: PositiveInt | None = Field(
         default=None,
         description="Memory that the process of a trial, or of a fit on all training rows, may have, table and "
-        "libraries included; beyond it it is killed. Left out, its share of 80 % of what the machine has free.",
+        "libraries included; beyond it it is killed. Left out, what it begins with and, beside that, its share of 80 % "
+        "of what its machine has free.",
     )
     folds: Annotated[int, Field(ge=2, le=20)] = Field(default=3, description="Folds of the cross-validation.")
     seeds: tuple[Seed, ...] = Field(default=(1,), description="Each engine searches once per seed.", min_length=1)
