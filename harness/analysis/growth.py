@@ -143,7 +143,7 @@ def _remarks(workers: int, beside: _Beside, without: int, searches: int) -> Iter
             "drove them: where they ran there too, they made each other's trials longer."
         )
     if without and beside.dummy is not None:
-        yield f"{without} of {searches} searches had no score by then, and count as the dummy model."
+        yield f"{without} of {searches} searches had no score by then, which counts as the dummy model's."
 
 
 def _best(scores: Sequence[float | None], dummy: float | None) -> Estimate:

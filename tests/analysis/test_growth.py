@@ -185,7 +185,7 @@ def test_a_search_that_found_nothing_counts_as_the_dummy_model_and_with_no_trial
     assert found.wall_s > 20.0  # not the second and a half of the one that failed
     assert scale.best.value == pytest.approx((whole.best.value + 0.4) / 2)
     assert scale.rate.value == pytest.approx(whole.rate.value / 2)
-    assert "1 of 2 searches had no score by then, and count as the dummy model." in scale.sentence
+    assert "1 of 2 searches had no score by then, which counts as the dummy model's." in scale.sentence
 
 
 def test_without_a_dummy_model_there_is_no_mean_over_those_that_happened_to_work(ledgers: ModuleType) -> None:
