@@ -12,6 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import jsonschema
+import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from commands import ROOT, harness, left_running, short, started
@@ -25,10 +27,32 @@ pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """A CSV file as people have them, in place of the scenario's own table; the settings that say so."""
+    rng = np.random.default_rng(3)
+    rows = 480
+    size, member, age = rng.normal(size=rows), rng.random(rows) < 0.5, rng.integers(0, 1_500, rows)
+    kind, place = rng.integers(0, 3, rows), rng.integers(0, 120, rows)
+    says = 2 * size + 2 * member - age / 500 + kind + rng.normal(scale=0.3, size=rows)
+    columns = {
+        "size": size.round(3),
+        "member": member,
+        "since": (np.datetime64("2026-01-31") - age).astype(str),
+        "kind": np.array(["plain", "röd, ljus", 'so-called "fast"'])[kind],
+        "place": [f"place {number}" for number in place],
+    }
+    frame = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    frame = frame.mask(rng.random(frame.shape) < 0.05)
+    path = tmp_path_factory.mktemp("table") / "customers.csv"
+    frame.assign(left=np.where(says > np.median(says), "yes", "no")).to_csv(path, index=False)
+    return f"data.source={path}", "data.target=left", "data.dates=['since']"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, table: tuple[str, ...]) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("results")
     before = set(psutil.pids())
-    done = harness(*short(folder, "one", "compare.rows=[1, 1000]", "compare.seconds=0.02"))
+    done = harness(*short(folder, "one", *table, "compare.rows=[1, 1000]", "compare.seconds=0.02"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Ship ")
     assert left_running(before) == []
@@ -50,20 +74,33 @@ def test_every_cell_was_done(results: Path) -> None:
     assert ledger.run.finished_utc is not None
 
 
+def test_numbers_booleans_dates_categories_and_holes_came_through(results: Path) -> None:
+    with Database.read(results / "one" / "run.db") as database:
+        (entry,) = database.ledger().tables
+    assert (entry.name, entry.task) == ("customers", "binary")
+    assert entry.columns == {"number": 1, "boolean": 1, "date": 1, "category": 2}
+    assert {check.verdict for check in entry.checks} == {"pass"}
+    for bundle in (results / "one" / "candidates").iterdir():
+        columns = json.loads((bundle / "signature.json").read_text())["candidate"]["signature"]["columns"]
+        # More texts than may be features: models see their mean target.
+        assert [column["name"] for column in columns if column["by_target"]] == ["place"]
+    assert "customers" in (results / "one" / "report" / "report.md").read_text()
+
+
 def test_what_was_found_is_fitted_once_more_and_compared(results: Path) -> None:
     with Database.read(results / "one" / "run.db") as database:
         ledger = database.ledger()
-    best = best_by(ledger.trials, "accuracy")
+    best = best_by(ledger.trials, "roc_auc")
     assert {refit.entrant: refit.configuration for refit in ledger.refits} == {
         "dummy": {},
-        "baseline": baseline("multiclass"),
+        "baseline": baseline("binary"),
         "random_search": next(one.evaluated.configuration for one in ledger.trials if one.evaluated.score == best),
     }
     for refit in ledger.refits:
         assert [one.rows for one in refit.predict] == [1, 1000]
         assert refit.fit_cold_s > 0 and refit.predict_cold_s > 0 and refit.threads == 1
     summary = json.loads((results / "one" / "report" / "summary.json").read_text())
-    assert summary["comparison"]["tables"] == ["iris"]
+    assert summary["comparison"]["tables"] == ["customers"]
     scored = {one["entrant"]: one["score"]["value"] for one in summary["comparison"]["placings"]}
     assert scored == {one.entrant: one.score for one in ledger.refits if one.entrant != "dummy"}
     report = results / "one" / "report"
@@ -107,9 +144,9 @@ def test_the_report_is_remade_to_the_byte_without_ray_and_locust(results: Path, 
     assert [str(path) for path in before if before[path] != after[path]] == []
 
 
-def test_its_search_is_simulated_with_more_workers(results: Path, tmp_path: Path) -> None:
+def test_its_search_is_simulated_with_more_workers(results: Path, table: tuple[str, ...], tmp_path: Path) -> None:
     shutil.copytree(results / "one", tmp_path / "one")
-    done = harness(*short(tmp_path, "more"), "--simulate", "workers=4")
+    done = harness(*short(tmp_path, "more", *table), "--simulate", "workers=4")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Simulated from one, no trial ran.")
     with Database.read(tmp_path / "more" / "run.db") as database:
