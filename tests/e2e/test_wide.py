@@ -46,7 +46,7 @@ def test_ten_thousand_columns_are_searched_and_reported(tmp_path: Path, nothing_
     assert done.returncode in FINISHED, done.stderr
     with Database.read(results / "wide" / "run.db") as database:
         ledger = database.ledger()
-    assert [trial.failure for trial in ledger.trials] == [None, None]
+    assert [trial.evaluated.failure for trial in ledger.trials] == [None, None]
     assert ledger.tables[0].columns == {"number": COLUMNS}
     assert len(list((results / "wide" / "candidates").iterdir())) == 2
     assert nothing_left() == []
