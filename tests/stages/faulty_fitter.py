@@ -38,6 +38,12 @@ class FaultyFitter(Fitter):
             return super()._build(configuration)
         return _Pipeline(str(configuration["family"]))
 
+    def evaluate(self, proposal: Proposal, folds: Sequence[int] | None = None, limit_s: float = math.inf) -> Evaluated:
+        evaluated = super().evaluate(proposal, folds, limit_s)
+        if proposal.configuration["family"] == "unreadable":
+            return evaluated.model_copy(update={"configuration": _Unreadable()})
+        return evaluated
+
 
 class FaultyRefitter(Refitter):
     """The same, fitted and asked outside a search."""
@@ -49,12 +55,6 @@ class FaultyRefitter(Refitter):
         # There is no family of these names to import.
         super().__init__(worker, replace(order, configuration={}))
         self._order = order
-
-    def evaluate(self, proposal: Proposal, folds: Sequence[int] | None = None, limit_s: float = math.inf) -> Evaluated:
-        evaluated = super().evaluate(proposal, folds, limit_s)
-        if proposal.configuration["family"] == "unreadable":
-            return evaluated.model_copy(update={"configuration": _Unreadable()})
-        return evaluated
 
 
 class _Unreadable:

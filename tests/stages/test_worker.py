@@ -22,7 +22,7 @@ def test_workers_of_other_machines_take_nothing_from_the_memory_of_a_trial(monke
     rows = pickle.dumps((table.frame.iloc[table.train], table.target[table.train], table.signature))
     problem, folds = Problem("multiclass", "accuracy", ("logistic",), 3, 10, 60.0, 1), fold_rows(table.training, 3, 1)
     here = int(MEMORY_SHARE * free_memory_bytes() / (200 * MIB))  # each gets about 200 MiB
-    worker = Worker(0, rows, pickle.dumps(table.target), "faulty_fitter:FaultyFitter")
+    worker = Worker(0, lambda: [rows, pickle.dumps(table.target)], "faulty_fitter:FaultyFitter")
 
     def limit_mib(*machines: str) -> float:
         worker.start(problem, folds, machines)
@@ -30,8 +30,6 @@ def test_workers_of_other_machines_take_nothing_from_the_memory_of_a_trial(monke
         assert failure is not None
         return float(re.findall(r"its limit is ([\d.]+) MiB", failure.message)[0])
 
-    try:
+    with worker._stack:  # elsewhere it ends with its process
         own = (worker.machine(),) * here
         assert limit_mib(*own, *("elsewhere",) * 9 * here) > limit_mib(*own * 10) + 100
-    finally:
-        worker.close()
