@@ -6,6 +6,7 @@ one without a score as the dummy model: its holdout score, the only one it has, 
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
@@ -19,7 +20,7 @@ from harness.records.finding import Estimate
 from harness.records.growth import Growth, SearchGrowth, SearchScale, SizeGrowth, Spent
 from harness.records.ledger import Ledger
 from harness.records.refit import Refit
-from harness.records.run import CellResult, CellState
+from harness.records.run import Cause, CellResult, CellState
 from harness.records.scenario import Scenario
 from harness.records.words import DUMMY, Metric
 from harness.space.families import FAMILY
@@ -29,6 +30,10 @@ from harness.units import Unit, format_number
 
 AXES = ("rows", "columns")
 """Parameters of a made-up table that are its size."""
+
+_OF_TRIALS = "fitting of a trial"
+
+_LIMITS = frozenset({Cause.TIME, Cause.MEMORY})
 
 Searched = tuple[Cell, Sequence[Trial], WorkerTime]
 
@@ -189,7 +194,10 @@ def _mean(values: Sequence[float], unit: Unit, reason: str) -> Estimate:
     if count < 2:
         return Estimate(value=mean, unit=unit, n=count)
     half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2, count - 1)) * stdev(values) / math.sqrt(count)
-    return Estimate(value=mean, unit=unit, low=mean - half, high=mean + half, n=count)
+    low, high = mean - half, mean + half
+    if unit in (Unit.TRIALS, Unit.SHARE):
+        low, high = max(0.0, low), min(high, 1.0) if unit is Unit.SHARE else high
+    return Estimate(value=mean, unit=unit, low=low, high=high, n=count)
 
 
 def _of_law(law: UniversalLaw | NoLaw) -> tuple[Estimate, Estimate, Estimate, Estimate]:
@@ -206,15 +214,15 @@ def _of_law(law: UniversalLaw | NoLaw) -> tuple[Estimate, Estimate, Estimate, Es
             value=None, unit=Unit.COUNT, reason=f"No peak up to {law.reach:g} workers; further nobody has looked."
         )
     else:
-        peak = Estimate(value=law.peak, unit=Unit.COUNT)
+        peak = Estimate(value=law.peak, unit=Unit.COUNT, n=law.n)
     twice = 2 * law.largest
     doubled = Estimate(value=None, unit=Unit.TRIALS, reason=f"{twice:g} workers lie beyond the law's peak.")
     if twice <= law.reach:
         low, high = law.interval(twice)
-        doubled = Estimate(value=law.at(twice), unit=Unit.TRIALS, low=low, high=high)
+        doubled = Estimate(value=law.at(twice), unit=Unit.TRIALS, low=low, high=high, n=law.n)
     return (
-        Estimate(value=law.contention, unit=Unit.SCORE, low=contention[0], high=contention[1]),
-        Estimate(value=law.coherence, unit=Unit.SCORE, low=coherence[0], high=coherence[1]),
+        Estimate(value=law.contention, unit=Unit.SCORE, low=contention[0], high=contention[1], n=law.n),
+        Estimate(value=law.coherence, unit=Unit.SCORE, low=coherence[0], high=coherence[1], n=law.n),
         peak,
         doubled,
     )
@@ -223,16 +231,20 @@ def _of_law(law: UniversalLaw | NoLaw) -> tuple[Estimate, Estimate, Estimate, Es
 def _sizes(ledger: Ledger) -> Iterator[SizeGrowth]:
     """Exponents along each axis that a table of the scenario was given several sizes on."""
     searched_on = {cell.id: str(cell.table) for cell in ledger.plan if cell.kind == "search"}
+    batch = _rows_in_common(ledger.refits)
     measured: list[tuple[str, str, str, float]] = [
-        (refit.entrant, name, refit.table, value)
-        for refit in ledger.refits
-        for name, value in _figures(refit, _rows_in_common(ledger.refits))
+        (refit.entrant, name, refit.table, value) for refit in ledger.refits for name, value in _figures(refit, batch)
     ]
     measured += [
-        (str(trial.evaluated.configuration.get(FAMILY)), "fitting of a trial", searched_on[trial.cell], fit_s)
+        (str(trial.evaluated.configuration.get(FAMILY)), _OF_TRIALS, searched_on[trial.cell], fit_s)
         for trial in ledger.trials
         if trial.evaluated.is_whole and trial.cell in searched_on and (fit_s := trial.evaluated.fit_s) > 0
     ]
+    cut_off = Counter(
+        (str(trial.evaluated.configuration.get(FAMILY)), searched_on[trial.cell])
+        for trial in ledger.trials
+        if trial.cell in searched_on and (failure := trial.evaluated.failure) is not None and failure.cause in _LIMITS
+    )
     for axis in AXES:
         places = places_along(ledger.scenario, axis)
         groups: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
@@ -243,7 +255,10 @@ def _sizes(ledger: Ledger) -> Iterator[SizeGrowth]:
         for (of, name, beside), points in sorted(groups.items()):
             sizes = tuple(sorted({size for size, _ in points}))
             if len(sizes) > 1:
-                exponent = _exponent(points)
+                lost = sum(
+                    cut_off[of, table] for table, place in places.items() if name == _OF_TRIALS and place[1] == beside
+                )
+                exponent = _too_low(lost, len(points)) if lost else _exponent(points)
                 yield SizeGrowth(of=of, measure=name, axis=axis, beside=beside, sizes=sizes, exponent=exponent)
 
 
@@ -283,6 +298,14 @@ def _figures(refit: Refit, batch: int | None) -> Iterator[tuple[str, float]]:
     for timed in refit.predict:
         if timed.rows == batch and timed.calls_s:
             yield f"predicting {timed.rows:,} row{'' if timed.rows == 1 else 's'}", median(timed.calls_s)
+
+
+def _too_low(lost: int, known: int) -> Estimate:
+    reason = (
+        f"No exponent: {lost:,} trials beside these {known:,} were ended by their limits. The dearest are missing, "
+        "most of them where the table is largest, and an exponent of the others would be too low."
+    )
+    return Estimate(value=None, unit=Unit.SCORE, reason=reason, n=known)
 
 
 def _exponent(points: Sequence[tuple[int, float]]) -> Estimate:

@@ -148,6 +148,9 @@ def laws(found: Findings) -> Table:
                 one.coherence.high,
                 one.peak.value,
                 one.doubled.value,
+                one.doubled.low,
+                one.doubled.high,
+                one.contention.n,
                 " ".join(dict.fromkeys(part.reason for part in (one.contention, one.peak, one.doubled) if part.reason)),
             )
         )
@@ -165,6 +168,9 @@ def laws(found: Findings) -> Table:
             Field("coherence_high", "to", Unit.SCORE),
             Field("peak", "peak (workers)", Unit.COUNT),
             Field("doubled_trials_per_s", "with twice the workers", Unit.TRIALS),
+            Field("doubled_low_trials_per_s", "95 % from", Unit.TRIALS),
+            Field("doubled_high_trials_per_s", "to", Unit.TRIALS),
+            Field("searches", "searches", Unit.COUNT),
             Field("reason", "in words"),
         ),
         rows=tuple(rows),

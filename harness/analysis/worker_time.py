@@ -140,11 +140,12 @@ def _of_one_worker(mine: Sequence[Trial], driver: _Driver, spent: dict[Spent, fl
         evaluated = trial.evaluated
         driver.divided(free_s, trial.sent_s, rest, spent)
         worked_s = min(evaluated.duration_s, max(0.0, trial.finished_s - trial.sent_s))
-        fit_s = min(evaluated.fit_s, worked_s)
-        spent[Spent.FIT] += fit_s
-        spent[Spent.SCORE] += worked_s - fit_s
-        driver.divided(trial.sent_s + worked_s, trial.finished_s, Spent.HAND_OVER, spent)
         killed = evaluated.failure is not None and evaluated.failure.cause in KILLED
+        # How much of it was fitting, nobody lived to tell; and nothing came of it.
+        fit_s = 0.0 if killed else min(evaluated.fit_s, worked_s)
+        spent[Spent.FIT] += fit_s
+        spent[Spent.LOST if killed else Spent.SCORE] += worked_s - fit_s
+        driver.divided(trial.sent_s + worked_s, trial.finished_s, Spent.HAND_OVER, spent)
         free_s, rest = trial.finished_s, Spent.RESTART if killed else Spent.HAND_OVER
 
 

@@ -14,6 +14,7 @@ class Spent(StrEnum):
 
     FIT = "fitting"
     SCORE = "the rest of a trial: scoring, and taking rows apart"
+    LOST = "trials that a limit or the loss of a worker ended"
     ASK = "waiting for the engine's next proposal"
     STORED = "waiting until a trial is stored"
     TOLD = "waiting until the engine is told of a trial"

@@ -50,6 +50,8 @@ class UniversalLaw:
     """The largest measured scale."""
     draws: tuple[tuple[float, float, float], ...]
     """The three parameters of every bootstrap sample."""
+    n: int
+    """Rates that it was fitted to."""
 
     @property
     def peak(self) -> float:
@@ -101,7 +103,8 @@ def universal_law(scales: ArrayLike, rates: ArrayLike) -> UniversalLaw | NoLaw:
 
     By least squares on the rates, with all three parameters at or above 0, as the R package `usl` fits it. Gunther's
     own way, a parabola through transformed data, trusts the rate of one, which it divides by, beyond all others. The
-    bootstrap resamples residuals in proportion to the rate, with a fixed seed.
+    bootstrap resamples residuals in proportion to the rate, with a fixed seed, as much wider as Student's t is than a
+    normal curve: of four rates, which leave one degree of freedom, intervals held the truth in 28 of 40 cases without.
     """
     at, seen = np.asarray(scales, dtype=np.float64), np.asarray(rates, dtype=np.float64)
     known = len(np.unique(at))
@@ -111,11 +114,14 @@ def universal_law(scales: ArrayLike, rates: ArrayLike) -> UniversalLaw | NoLaw:
         return NoLaw("a rate of 0 was measured, which no law of growth goes through")
     fitted = _fitted(at, seen)
     curve = _law(at, *fitted)
-    left = (seen / curve - 1) * math.sqrt(len(at) / max(1, len(at) - 3))
+    free = max(1, len(at) - 3)
+    inside = 1 - (1 - CONFIDENCE) / 2
+    wider = float(stats.t.ppf(inside, free) / stats.norm.ppf(inside))
+    left = (seen / curve - 1) * math.sqrt(len(at) / free) * wider
     rng = np.random.default_rng(0)
     drawn = curve * (1 + rng.choice(left - left.mean(), size=(_DRAWS, len(at))))
     draws = tuple(_fitted(at, np.maximum(rates, 1e-9 * curve), fitted) for rates in drawn)
-    return UniversalLaw(*fitted, largest=float(at.max()), draws=draws)
+    return UniversalLaw(*fitted, largest=float(at.max()), draws=draws, n=len(at))
 
 
 def parameter_intervals(law: UniversalLaw) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:

@@ -253,6 +253,30 @@ def test_exponents_of_rows_are_those_of_the_made_up_cost(ledgers: ModuleType) ->
     assert by_rows["fitting", "5 columns"].sizes == (100, 1000, 10000)
 
 
+def test_trials_that_their_limits_ended_leave_no_exponent_of_the_others(ledgers: ModuleType) -> None:
+    """Trials at three sizes, a second for a hundred rows; one on the largest table had no memory left."""
+    story = sized(ledgers)
+    for table in story.scenario.tables:
+        story.searched("random_search", [0.8, 0.9], table=str(table.name))
+        rows = float(table.parameters["rows"])
+        story.trials[-2:] = [
+            one.model_copy(update={"evaluated": one.evaluated.model_copy(update={"fit_s": rows / 100})})
+            for one in story.trials[-2:]
+        ]
+
+    def told() -> dict[str, SizeGrowth]:
+        found = growth(story.ledger()).sizes
+        return {one.beside: one for one in found if (one.axis, one.measure) == ("rows", "fitting of a trial")}
+
+    assert {one.exponent.value for one in told().values()} == {pytest.approx(1.0)}
+    largest = next(one for one in story.scenario.tables if one.parameters == {"rows": 10000, "columns": 5})
+    story.searched("optuna_search", [None], table=str(largest.name))
+    assert told()["10 columns"].exponent.value == pytest.approx(1.0)
+    lost = told()["5 columns"].exponent
+    assert (lost.value, lost.n) == (None, 6)
+    assert lost.reason is not None and lost.reason.startswith("No exponent: 1 trials beside these 6 were ended by")
+
+
 def test_two_sizes_make_no_exponent(ledgers: ModuleType) -> None:
     by_columns: list[SizeGrowth] = [one for one in growth(sized(ledgers).ledger()).sizes if one.axis == "columns"]
     assert len(by_columns) == 3 * 3

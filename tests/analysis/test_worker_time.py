@@ -102,3 +102,5 @@ def test_a_wait_after_a_kill_is_for_the_worker_and_not_for_the_driver() -> None:
         workers=1,
     )
     assert (found.spent_s[Spent.RESTART], found.spent_s[Spent.TOLD]) == (3.0, 0.0)
+    # Its time is neither fitting nor scoring: nothing came of it.
+    assert (found.spent_s[Spent.LOST], found.spent_s[Spent.FIT], found.spent_s[Spent.SCORE]) == (2.0, 1.0, 0.0)

@@ -101,6 +101,18 @@ def test_intervals_of_the_law_mostly_hold() -> None:
         assert low <= value <= high
 
 
+def test_intervals_of_the_fewest_rates_hold_too() -> None:
+    """One measurement at each of four scales leaves one degree of freedom."""
+    rng, scales, held = np.random.default_rng(3), np.array([1, 2, 4, 8]), 0
+    exact = curve(scales, 10.0, 0.05, 1e-3)
+    for _ in range(30):
+        found = universal_law(scales, exact * (1 + 0.05 * rng.normal(size=len(scales))))
+        assert isinstance(found, UniversalLaw) and found.n == 4
+        low, high = found.interval(8)
+        held += low <= curve(8, 10.0, 0.05, 1e-3) <= high
+    assert held >= 26
+
+
 def test_a_power_law_has_the_exponent_of_its_curve() -> None:
     found = power_law([100, 1_000, 10_000], [3 * size**1.5 for size in (100, 1_000, 10_000)])
     assert isinstance(found, PowerLaw)
