@@ -4,13 +4,16 @@ In: a problem and a fleet. Out: what finishes, as it does.
 
 A trial is a whole AutoGluon fit, for each fold on its rows: a portfolio and the kinds of models it may take from it,
 blended by AutoGluon's weighted ensemble for the metric of the problem. AutoGluon prepares tables in its own way, and
-what it makes does not load in our environment: its scores compare with those of other engines, on the same folds, and
-there is no candidate to serve. `space` knows none of its configurations, `build` makes what is fitted.
+what it makes does not load in our environment: it is compared with other engines, on the same folds and by refits in
+its own environment, and there is no candidate to serve. `space` knows none of its configurations, `build` makes what
+is fitted.
 """
 
+import io
 import itertools
 import os
 import shutil
+import tarfile
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
@@ -89,9 +92,26 @@ class _Blend:
         self._label = "target"
         while self._label in {column.name for column in signature.columns}:
             self._label += "_"
-        # Below the run's own folder: a trial that is killed removes nothing.
-        self._folder = tempfile.mkdtemp(prefix=f"autogluon-{os.getpid()}-", dir=swept_place())
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._folder = _own_folder(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With its files: those of this process go with it."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            archive.add(self._folder, arcname=".")
+        others = {name: value for name, value in vars(self).items() if name != "_predictor"}
+        return others | {"_folder": packed.getvalue()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Its models are in memory when it is there: to read them is no part of its first answer."""
+        from autogluon.tabular import TabularPredictor
+
+        packed = state["_folder"]
+        vars(self).update(state | {"_folder": _own_folder(self)})
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            archive.extractall(self._folder, filter="data")
+        self._predictor = TabularPredictor.load(self._folder)
+        self._predictor.persist(max_memory=None)
 
     def fit(self, frame: "pd.DataFrame", target: NDArray[Any]) -> Self:
         from autogluon.tabular import TabularPredictor
@@ -122,3 +142,10 @@ class _Blend:
         # A class that is rare in a fold is left out by AutoGluon.
         answers = self._predictor.predict_proba(frame).reindex(columns=range(self._classes), fill_value=0.0)
         return np.asarray(answers, dtype=np.float64)
+
+
+def _own_folder(blend: _Blend) -> str:
+    # Below the run's own folder: a trial that is killed removes nothing.
+    folder = tempfile.mkdtemp(prefix=f"autogluon-{os.getpid()}-", dir=swept_place())
+    weakref.finalize(blend, shutil.rmtree, folder, ignore_errors=True)
+    return folder

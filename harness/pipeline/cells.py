@@ -10,6 +10,7 @@ import hashlib
 import pickle
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ from harness.stages.export import exported, loaded
 from harness.stages.fitting import THREADS
 from harness.stages.fleet import SearchFleet
 from harness.stages.micro import BATCH_ROWS, micro_benchmarks
-from harness.stages.refit import Order, fitted, refitted
+from harness.stages.refit import Order, fitted, order, refitted
 from harness.stages.search import best, search
 from harness.stages.validate import (
     Connection,
@@ -103,7 +104,7 @@ def refit_cell(work: Work, cell: Cell) -> Told:
     plan = work.scenario.comparison or ComparePlan()
     work.tell("fitting and timing")
     with blamed_on(Cause.WORKER_LOST, work):
-        answer = refitted(_order(searched, configuration), plan, work.host.target_cores)
+        answer = refitted(_order(searched, configuration, entrant), plan, work.host.target_cores)
     if isinstance(answer, Failure):
         raise CellFailedError(answer.cause, answer.message)
     found, asked = answer
@@ -152,7 +153,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
     if origin != BASELINE and foreign(origin) is not None:
         raise CellFailedError(Cause.NOT_CONVERTIBLE, _FOREIGN.format(origin))
     with blamed_on(Cause.WORKER_LOST, work):
-        answer = fitted(_order(searched, configuration), work.host.target_cores)
+        answer = fitted(_order(searched, configuration, origin), work.host.target_cores)
     # Before anything is kept: a candidate without a failed check is one that may be served.
     if isinstance(answer, Failure):
         raise CellFailedError(answer.cause, answer.message)
@@ -231,10 +232,14 @@ def micro_cell(work: Work, cell: Cell) -> Told:
     return Told()
 
 
-def _order(searched: Searched, configuration: Configuration) -> Order:
-    """A fit on all training rows, and what it may take."""
+def _order(searched: Searched, configuration: Configuration, engine: str) -> Order:
+    """A fit on all training rows of what an engine found (or the baseline, or the dummy), and what it may take."""
     limit_s = LAST_FIT_S + LAST_FIT_SEARCHES * searched.search.seconds
-    return Order(searched.table, configuration, searched.data.seed, limit_s, searched.search.memory_bytes)
+    own = None if engine in (BASELINE, DUMMY) else foreign(engine)
+    asked = None if own is None else replace(searched.problem(searched.data.seed), foreign=own)
+    return order(
+        searched.table, configuration, searched.data.seed, limit_s, searched.search.memory_bytes, foreign=asked
+    )
 
 
 def _checks(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError, did_you_mean
 from harness.pipeline.gate_plan import refuse_unreal
-from harness.plugins import bare_targets, foreign, plugin, plugin_class
+from harness.plugins import bare_targets, plugin, plugin_class
 from harness.ports import Shape
 from harness.records.cell import Cell, cells
 from harness.records.load import Rung, Step
@@ -65,11 +65,6 @@ def _resolved(scenario: Scenario) -> Plan:
     if search is not None:
         for engine in search.engines:
             plugin("engines", engine, search.parameters.get(engine))
-            if scenario.comparison is not None and foreign(engine) is not None:
-                raise UsageError(
-                    f"The models of {engine} exist in its own environment only, and a comparison fits them once more "
-                    "here: leave the engine out, or search on a single table without [compare]."
-                )
         for family in search.families:
             family_named(family)
         _refuse_strangers("search.parameters", search.parameters, search.engines)

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from harness.clock import SystemClock
 from harness.errors import DISK_ERRORS, UsageError
-from harness.ports import Problem, Proposal, SklearnPipeline
+from harness.ports import Foreign, Problem, Proposal, SklearnPipeline
 from harness.records.candidate import Configuration, Evaluated, Signature
 from harness.records.rows import Batch
 from harness.records.run import Cause, Failure
@@ -69,9 +69,7 @@ class Fitter:
         self._problem = problem
         self._folds = folds
         if problem.foreign is not None:
-            made_by = pkgutil.resolve_name(problem.foreign.build)
-            for library in sys.modules[made_by.__module__].REQUIRES:
-                importlib.import_module(library)
+            import_libraries(problem.foreign)
             return
         for family in families_for(problem.task, problem.families):
             estimator_class(family, problem.task)
@@ -141,14 +139,26 @@ class Fitter:
         return np.sort(shuffled[np.concatenate([first, rest])[: max(count, len(first))]])
 
     def _build(self, configuration: Configuration) -> SklearnPipeline:
-        foreign = self._asked.foreign
-        if foreign is not None:
-            return pkgutil.resolve_name(foreign.build)(configuration, self._signature, self._asked)
+        if self._asked.foreign is not None:
+            return foreign_pipeline(configuration, self._signature, self._asked)
         return build(configuration, self._signature, self._asked.seed)
 
     def _score(self, pipeline: SklearnPipeline, rows: NDArray[np.intp]) -> float:
         prediction = predict(pipeline, self._frame.iloc[rows], self._asked.task)
         return score(self._asked.metric, self._target[rows], prediction)
+
+
+def import_libraries(foreign: Foreign) -> None:
+    """What an engine's own models need, so that no trial pays for it."""
+    made_by = pkgutil.resolve_name(foreign.build)
+    for library in sys.modules[made_by.__module__].REQUIRES:
+        importlib.import_module(library)
+
+
+def foreign_pipeline(configuration: Configuration, signature: Signature, problem: Problem) -> SklearnPipeline:
+    """An unfitted model of an engine that brings its own; `problem.foreign` is there."""
+    assert problem.foreign is not None
+    return pkgutil.resolve_name(problem.foreign.build)(configuration, signature, problem)
 
 
 def cause_of(error: Exception) -> Cause:

@@ -16,24 +16,31 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.clock import SystemClock
-from harness.ports import SklearnPipeline
-from harness.records.candidate import Configuration
+from harness.environments import interpreter
+from harness.ports import Problem, SklearnPipeline
+from harness.records.candidate import Configuration, Signature
 from harness.records.refit import PredictTime
-from harness.records.rows import Prediction
+from harness.records.rows import Batch, Prediction
 from harness.records.run import Failure
 from harness.records.scenario import ComparePlan
 from harness.space.build import build, build_dummy, estimator_class
 from harness.space.families import FAMILY, family_named
+from harness.space.preprocess import to_batch, to_frame
 from harness.space.score import predict
-from harness.stages.data import Table
 from harness.stages.descendants import base_memory_bytes, peak_memory_bytes
-from harness.stages.fitting import cause_of, fitting_alone
+from harness.stages.fitting import cause_of, fitting_alone, foreign_pipeline, import_libraries
 from harness.stages.supervisor import Supervised, supervised
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.stages.data import Table
 
 REFITTER = "harness.stages.refit:Refitter"
 """The class that fits and asks, by import path."""
@@ -41,9 +48,14 @@ REFITTER = "harness.stages.refit:Refitter"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be fitted, and what it may take."""
+    """What is to be fitted, and what it may take; made by `order`."""
 
-    table: Table
+    training: "pd.DataFrame | Batch"
+    """Its rows; a batch where another pandas than ours is to make the frame."""
+    target: NDArray[Any]
+    """Of the training rows. The truth of the holdout stays with who scores."""
+    holdout: "pd.DataFrame | Batch"
+    signature: Signature
     configuration: Configuration
     """Empty: the dummy."""
     seed: int
@@ -51,6 +63,25 @@ class Order:
     """For all of it, once the supervisor stands."""
     memory_bytes: int | None = None
     """Of a process, table and libraries included; None: 80 % of what is free."""
+    foreign: Problem | None = None
+    """What was asked of an engine whose models have an environment of their own; None: the models are of `space`."""
+
+
+def order(
+    table: "Table",
+    configuration: Configuration,
+    seed: int,
+    limit_s: float,
+    memory_bytes: int | None = None,
+    foreign: Problem | None = None,
+) -> Order:
+    """An order on a table; its fields are those of `Order`."""
+    columns = table.signature.columns
+    parts = table.frame.iloc[table.train], table.frame.iloc[table.holdout]
+    # A pickled frame is read by the pandas that wrote it.
+    training, holdout = (to_batch(part, columns) for part in parts) if foreign else parts
+    target, signature = table.target[table.train], table.signature
+    return Order(training, target, holdout, signature, configuration, seed, limit_s, memory_bytes, foreign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +133,9 @@ def refitted(
 
 @contextmanager
 def _supervised(order: Order, cores: tuple[int, ...], refitter: str) -> Iterator[Supervised]:
-    with supervised(0, pickle.dumps((order,), protocol=5), refitter, cores) as process:
+    own = order.foreign.foreign if order.foreign else None
+    python = interpreter(own.environment) if own else None
+    with supervised(0, pickle.dumps((order,), protocol=5), refitter, cores, python) as process:
         yield process
 
 
@@ -111,8 +144,14 @@ class Refitter:
 
     def __init__(self, worker: int, order: Order) -> None:
         self._order = order
-        self._table, self._task = order.table, order.table.signature.task
-        if order.configuration:
+        self._task = order.signature.task
+        self._training, self._holdout = (
+            to_frame(part, order.signature.columns) if isinstance(part, Batch) else part
+            for part in (order.training, order.holdout)
+        )
+        if order.foreign is not None and order.foreign.foreign is not None:
+            import_libraries(order.foreign.foreign)
+        elif order.configuration:
             estimator_class(family_named(str(order.configuration[FAMILY])), self._task)
 
     def fit(self, times: int, limit_s: float) -> Fitted | Failure:
@@ -126,23 +165,25 @@ class Refitter:
         return found
 
     def _unfitted(self) -> SklearnPipeline:
-        if not self._order.configuration:
+        asked = self._order
+        if asked.foreign is not None:
+            return foreign_pipeline(asked.configuration, asked.signature, asked.foreign)
+        if not asked.configuration:
             return build_dummy(self._task)
-        return build(self._order.configuration, self._table.signature, self._order.seed)
+        return build(asked.configuration, asked.signature, asked.seed)
 
     def _fit(self, times: int) -> Fitted:
-        table, fits_s, most_bytes = self._table, [], 0
-        rows, target = table.frame.iloc[table.train], table.target[table.train]
+        fits_s, most_bytes = [], 0
         for _ in range(times):
             # What was fitted before is gone by now: the memory is of one model, without what is imported at first use.
             pipeline = self._unfitted()
             most_bytes, base_bytes = max(most_bytes, peak_memory_bytes() or 0), base_memory_bytes()
             with _timed() as elapsed_s:
-                pipeline = pipeline.fit(rows, target)
+                pipeline = pipeline.fit(self._training, self._order.target)
             fits_s.append(elapsed_s())
             peak_bytes = peak_memory_bytes() or 0
         return Fitted(
-            answers=predict(pipeline, table.frame.iloc[table.holdout], self._task),
+            answers=predict(pipeline, self._holdout, self._task),
             pipeline=pickle.dumps(pipeline, protocol=5),
             fits_s=tuple(fits_s),
             peak_memory_bytes=max(most_bytes, peak_bytes),
@@ -150,7 +191,7 @@ class Refitter:
         )
 
     def _ask(self, pickled: bytes, plan: ComparePlan) -> Asked:
-        holdout, task = self._table.frame.iloc[self._table.holdout], self._task
+        holdout, task = self._holdout, self._task
         with _timed() as load_s:
             pipeline = pickle.loads(pickled)  # noqa: S301 - from the fork before
         one = holdout.iloc[:1]

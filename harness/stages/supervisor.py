@@ -137,9 +137,12 @@ class Supervised:
 
 
 @contextmanager
-def supervised(worker: int, table: bytes, fitter: str = FITTER, cores: tuple[int, ...] = ()) -> Iterator[Supervised]:
+def supervised(
+    worker: int, table: bytes, fitter: str = FITTER, cores: tuple[int, ...] = (), python: Path | None = None
+) -> Iterator[Supervised]:
     """A supervisor for the trials of a worker on a table (pickled: frame, target, signature), or for a fitter that is
-    made of something else; gone with the block. It runs on `cores` (empty: any).
+    made of something else; gone with the block. It runs on `cores` (empty: any), by the interpreter `python` (None:
+    the one that runs here).
 
     It ends by itself, and all that it started, as soon as this process is gone, however that ended.
     """
@@ -147,7 +150,7 @@ def supervised(worker: int, table: bytes, fitter: str = FITTER, cores: tuple[int
     with tempfile.NamedTemporaryFile(delete=False) as file, ExitStack() as stack:
         log = Path(file.name)
         stack.callback(log.unlink, missing_ok=True)
-        command = [sys.executable, "-m", __name__, str(theirs.fileno()), fitter]
+        command = [str(python or sys.executable), "-m", __name__, str(theirs.fileno()), fitter]
         started = child(command, log=log, cores=cores, environment=ONE_THREAD, pass_fds=[theirs.fileno()])
         process = stack.enter_context(started)
         # Closed first: its sign to end in order, and not by a signal, which a trial's descendants would survive.

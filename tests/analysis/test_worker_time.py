@@ -61,6 +61,7 @@ def test_every_second_of_a_schedule_is_where_it_was_spent() -> None:
         {
             Spent.FIT: 15.0,
             Spent.SCORE: 1.0,
+            Spent.LOST: 0.0,
             Spent.ASK: 1.0 + 2.0 + 2.0,  # worker 1 waits for worker 0's proposal, then for its own
             Spent.STORED: 0.25,
             Spent.TOLD: 0.75,

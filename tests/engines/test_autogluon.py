@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ from harness.environments import interpreter, is_installed
 from harness.ports import Finished, Problem, Proposal
 from harness.ray_session import ray_session
 from harness.records.candidate import Configuration, Trial
+from harness.records.run import Failure
+from harness.records.scenario import ComparePlan
 from harness.records.table import DataPlan
+from harness.space.score import score
 from harness.stages.data import Table, load_table
 from harness.stages.fleet import SearchFleet
 from harness.stages.ray_workers import ray_workers
+from harness.stages.refit import order, refitted
 from harness.stages.search import search
 from harness.stages.split import fold_rows
 
@@ -144,3 +149,17 @@ def test_its_trials_are_autogluons_own_fits_on_the_folds_of_everybody(tmp_path: 
     alone = [roc_auc_score(target[scored], answer) for (_, scored), answer in zip(folds, answers, strict=True)]
     assert trials[0].evaluated.fold_scores == pytest.approx(alone, abs=1e-9)
     assert min(alone) > 0.7  # it learned something
+
+
+@here_only
+def test_what_it_found_is_fitted_once_more_and_timed_in_its_environment(tmp_path: Path) -> None:
+    made = table(tmp_path)
+    configuration: Configuration = {"family": "autogluon", "portfolio": "light", "kinds": "XT"}
+    asked = order(made, configuration, 7, 200.0, foreign=replace(PROBLEM, foreign=Autogluon.foreign))
+    answer = refitted(asked, ComparePlan(rows=(1, 1000), repeats=2, seconds=0.1), ())
+    assert not isinstance(answer, Failure), answer
+    found, timed = answer
+    assert score("roc_auc", made.target[made.holdout], found.answers) > 0.7
+    assert [(one.rows, min(one.calls_s) > 0) for one in timed.predict] == [(1, True), (1000, True)]
+    assert min(*found.fits_s, timed.load_s, timed.predict_cold_s) > 0
+    assert len(found.pipeline) > 100_000  # its models went along

@@ -74,10 +74,9 @@ def given(make):
     """In place of a fit in a child: the pipeline that `make` makes of a sound one."""
 
     def fit(order, cores):
-        table = order.table
-        pipeline = build(order.configuration, table.signature, order.seed)
-        made = make(pipeline.fit(table.frame.iloc[table.train], table.target[table.train]))
-        answers = predict(made, table.frame.iloc[table.holdout], table.signature.task)
+        pipeline = build(order.configuration, order.signature, order.seed)
+        made = make(pipeline.fit(order.training, order.target))
+        answers = predict(made, order.holdout, order.signature.task)
         return Fitted(answers, pickle.dumps(made), (0.1,), 2**20, 2**10)
 
     return fit

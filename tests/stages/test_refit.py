@@ -14,7 +14,7 @@ from harness.records.scenario import ComparePlan
 from harness.records.table import DataPlan
 from harness.space.score import predict, score
 from harness.stages.data import Table, load_table
-from harness.stages.refit import Asked, Order, Refitter, fitted, refitted
+from harness.stages.refit import Asked, Refitter, fitted, order, refitted
 from harness.stats.scaling import PowerLaw, power_law
 
 PLAN = ComparePlan(rows=(1, 300), repeats=3, seconds=5.0)
@@ -27,7 +27,7 @@ def table() -> Table:
 
 
 def test_what_is_fitted_is_asked_in_another_process(table: Table) -> None:
-    answer = refitted(Order(table, FOREST, 7, 120.0), PLAN, ())
+    answer = refitted(order(table, FOREST, 7, 120.0), PLAN, ())
     assert not isinstance(answer, Failure)
     found, asked = answer
     assert [(time.rows, len(time.calls_s)) for time in asked.predict] == [(1, 3), (300, 3)]
@@ -43,7 +43,7 @@ def test_what_is_fitted_is_asked_in_another_process(table: Table) -> None:
 
 
 def test_the_dummy_never_looks_at_the_columns(table: Table) -> None:
-    answer = refitted(Order(table, {}, 7, 120.0), PLAN, ())
+    answer = refitted(order(table, {}, 7, 120.0), PLAN, ())
     assert not isinstance(answer, Failure)
     shares = answer[0].answers.probabilities
     assert shares is not None
@@ -52,7 +52,7 @@ def test_the_dummy_never_looks_at_the_columns(table: Table) -> None:
 
 def test_a_time_budget_ends_the_calls_but_one_is_always_made(table: Table) -> None:
     hasty = ComparePlan(rows=(1,), repeats=1000, seconds=1e-9)
-    answer = refitted(Order(table, {}, 7, 120.0), hasty, ())
+    answer = refitted(order(table, {}, 7, 120.0), hasty, ())
     assert not isinstance(answer, Failure)
     assert len(answer[1].predict[0].calls_s) == 1
 
@@ -62,7 +62,7 @@ def test_memory_of_fitting_grows_with_the_rows_though_that_of_the_process_hardly
     sizes, fitting_bytes, process_bytes = (2000, 8000, 32000), [], []
     for rows in sizes:
         made = load_table(DataPlan(source="synthetic:binary", parameters={"rows": rows, "columns": 20}), Path())
-        answer = Refitter(0, Order(made, {"family": "logistic"}, 7, 120.0)).fit(2, 120.0)
+        answer = Refitter(0, order(made, {"family": "logistic"}, 7, 120.0)).fit(2, 120.0)
         assert not isinstance(answer, Failure)
         fitting_bytes.append(answer.fit_memory_bytes)
         process_bytes.append(answer.peak_memory_bytes)
@@ -75,17 +75,17 @@ def test_memory_of_fitting_grows_with_the_rows_though_that_of_the_process_hardly
 
 def test_what_a_fit_raises_is_a_failure_with_its_cause(table: Table) -> None:
     holes = dataclasses.replace(table, target=np.full(len(table.target), np.nan))
-    answer = fitted(Order(holes, FOREST, 7, 120.0), ())
+    answer = fitted(order(holes, FOREST, 7, 120.0), ())
     assert isinstance(answer, Failure)
     assert answer.cause is Cause.DATA
-    unknown = fitted(Order(table, {**FOREST, "max_depth": "deep"}, 7, 120.0), ())
+    unknown = fitted(order(table, {**FOREST, "max_depth": "deep"}, 7, 120.0), ())
     assert isinstance(unknown, Failure)
     assert unknown.cause is Cause.CONFIG
 
 
 def test_fitted_once_it_is_fitted_on_all_training_rows_and_no_other() -> None:
     diabetes = load_table(DataPlan(source="sklearn:diabetes"), Path())
-    found = fitted(Order(diabetes, {"family": "ridge", "alpha": 1e-9}, 1, 120.0), ())
+    found = fitted(order(diabetes, {"family": "ridge", "alpha": 1e-9}, 1, 120.0), ())
     assert not isinstance(found, Failure)
     assert len(found.fits_s) == 1
     # Ordinary least squares by numpy, which has seen the same rows.
@@ -106,7 +106,7 @@ def watched(table: Table, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ask
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(Path(__file__).parent))
         patched.setenv("REFIT_NOTES", str(notes))
-        answer = refitted(Order(table, LIGHT, 7, 120.0), plan, (), "watched_refitter:WatchedRefitter")
+        answer = refitted(order(table, LIGHT, 7, 120.0), plan, (), "watched_refitter:WatchedRefitter")
     assert not isinstance(answer, Failure)
     return answer[1], [json.loads(line) for line in notes.read_text().splitlines()]
 
