@@ -1,6 +1,7 @@
 """`harness load`, as a user types it, against a server that is not ours."""
 
 import json
+import signal
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,12 @@ import trustme
 from commands import FINISHED, harness
 from foreign_server import TOKEN, Server, foreign_server
 
+from harness.cli.main import main
 from harness.records.load import Outcome
 from harness.store.database import Database
 from harness.store.exchanges import read_exchanges
+
+Here = Callable[..., tuple[int, str]]
 
 ROWS = "a,b\n" + "".join(f"{row},x\n" for row in range(50))
 
@@ -22,6 +26,19 @@ ROWS = "a,b\n" + "".join(f"{row},x\n" for row in range(50))
 def server() -> Iterator[Server]:
     with foreign_server() as running:
         yield running
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str]) -> Iterator[Here]:
+    """The command in this process, where it only has to say no: its exit status, and what it says."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        status = main(list(arguments))
+        return status, capsys.readouterr().err
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -127,13 +144,13 @@ def test_load_from_the_nodes_of_a_cluster_is_a_run_like_any_other(
     ],
 )
 def test_what_cannot_be_loaded_is_refused_in_a_paragraph_and_leaves_nothing(
-    server: Server, rows: str, tmp_path: Path, arguments: list[str], status: int, said: str
+    here: Here, server: Server, rows: str, tmp_path: Path, arguments: list[str], status: int, said: str
 ) -> None:
     given = [part.replace("URL", server.url).replace("ROWS", rows) for part in arguments]
-    done = harness("load", *given, "--results", str(tmp_path / "results"))
-    assert done.returncode == status, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    ended, told = here("load", *given, "--results", str(tmp_path / "results"))
+    assert ended == status, told
+    assert said in told
+    assert "Traceback" not in told
     assert list((tmp_path / "results").glob("*/run.db")) == []
 
 
@@ -204,11 +221,11 @@ def test_users_of_a_locustfile_run_unchanged_and_are_recorded_like_any_load(
     ],
 )  # fmt: skip
 def test_a_locustfile_that_cannot_be_used_is_refused(
-    server: Server, tmp_path: Path, text: str, arguments: list[str], said: str
+    here: Here, server: Server, tmp_path: Path, text: str, arguments: list[str], said: str
 ) -> None:
     (tmp_path / "users.py").write_text(text)
-    done = harness("load", server.url, "--locustfile", str(tmp_path / "users.py"), *arguments,
-                   "--results", str(tmp_path / "results"))  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    ended, told = here("load", server.url, "--locustfile", str(tmp_path / "users.py"), *arguments,
+                       "--results", str(tmp_path / "results"))  # fmt: skip
+    assert ended == 2, told
+    assert said in told
     assert list((tmp_path / "results").glob("*/run.db")) == []

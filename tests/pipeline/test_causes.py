@@ -213,6 +213,10 @@ PROVOKED: dict[Cause, Callable[[Scene], Cause | None]] = {
 }
 
 
-@pytest.mark.parametrize("cause", Cause)
+LONG = frozenset({Cause.NODE_LOST, Cause.BENCHMARK, Cause.CHECK_FAILED})
+"""They take a cluster, or a served candidate."""
+
+
+@pytest.mark.parametrize("cause", [pytest.param(one, marks=pytest.mark.long if one in LONG else ()) for one in Cause])
 def test_every_cause_is_what_something_real_comes_to(cause: Cause, scene: Scene) -> None:
     assert PROVOKED[cause](scene) is cause

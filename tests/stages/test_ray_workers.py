@@ -122,6 +122,7 @@ def test_nodes_unlike_this_machine_are_refused_and_named_with_what_differs(
         fleet.start(problem())
 
 
+@pytest.mark.long
 def test_a_worker_that_is_replaced_must_stand_on_a_like_node_too(
     fleet: SearchFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +350,7 @@ def test_a_loop_that_dies_dawdles_or_raises_ends_with_a_failure(
     assert "this engine is broken" in broken.evaluated.failure.message
 
 
+@pytest.mark.long
 def test_replacements_that_die_at_the_start_are_replaced_too_until_that_is_no_cure(
     workers: RayWorkers, fleet: SearchFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
