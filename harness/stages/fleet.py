@@ -12,7 +12,7 @@ was under way is asked for again, and that takes place at another time.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -238,8 +238,8 @@ class _Search:
                 for number, evaluated in self._received():
                     running = self._running.pop(number)
                     times_s = running.asked_s, running.sent_s, self._now_s()
-                    moved = self._replay.moved
-                    yield Finished(number, *times_s, evaluated, running.transport_s, False, self._asked, moved)
+                    told, moved = Finished(number, *times_s, evaluated, running.transport_s), self._replay.moved
+                    yield replace(told, proposed=self._asked, moved=moved)
         finally:
             # Left early: what still runs would hold its worker back from the next search.
             for running in self._running.values():
