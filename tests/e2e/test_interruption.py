@@ -63,7 +63,7 @@ def test_what_is_left_running_is_found_and_what_others_run_is_not() -> None:
 @pytest.mark.parametrize(
     "stage",
     [
-        pytest.param("search random_search seed 1: begun", marks=pytest.mark.long),
+        pytest.param("search iris random_search seed 1 x2: begun", marks=pytest.mark.long),
         pytest.param("candidate baseline: begun", marks=pytest.mark.long),
         pytest.param("serve null x1: begun", marks=pytest.mark.long),
         pytest.param("serve random_search onnx asgi x1: begun", marks=pytest.mark.long),
