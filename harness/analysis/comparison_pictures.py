@@ -128,7 +128,8 @@ def anytime(found: Findings, ranking: Ranking) -> Lines | None:
     return Lines(
         key="anytime",
         title=f"{ahead} at {shown} of the best known; after {format_number(first.after_s[middle], Unit.SECONDS)} "
-        f"{early.engine} is ahead at {format_number(early.median[middle], Unit.SCORE)}",
+        f"{'it' if level == [early.engine] else early.engine} is ahead at "
+        f"{format_number(early.median[middle], Unit.SCORE)}{' already' if level == [early.engine] else ''}",
         description="Best cross-validated score so far against the time since the search began, normalised on each "
         f"table (0 the dummy model, 1 the best that any search found) and averaged over {tables}: the median of {seeds}"
         f"{', and from the least to the most of them' if first.seeds > 1 else ''}. Time is logarithmic.",
