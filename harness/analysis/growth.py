@@ -31,6 +31,11 @@ from harness.units import Unit, format_number
 AXES = ("rows", "columns")
 """Parameters of a made-up table that are its size."""
 
+_BEFORE = frozenset({Spent.OBJECT_STORE, Spent.START, Spent.READY})
+"""What a search takes beside its own time, from its first proposal to its last trial."""
+
+_WORTH_TELLING = 0.01
+
 _OF_TRIALS = "fitting of a trial"
 
 _LIMITS = frozenset({Cause.TIME, Cause.MEMORY})
@@ -110,7 +115,7 @@ def _scale(engine: str, workers: int, beside: _Beside, wall_s: float, searched: 
     times = [time for _, _, time in searched]
     total_s = math.fsum(math.fsum(time.spent_s.values()) for time in times)
     spent = {where: math.fsum(time.spent_s[where] for time in times) / total_s if total_s else 0.0 for where in Spent}
-    shares = [time.spent_s[Spent.FIT] / (math.fsum(time.spent_s.values()) or 1.0) for time in times]
+    shares = [_once_they_stood(time.spent_s) for time in times]
     costs = quantiles([cost for time in times for cost in time.coordinator_s], (0.5, 0.99))
     p50, p99 = (
         Estimate(value=one.value, unit=Unit.SECONDS, low=one.low, high=one.high, n=one.n, reason=one.reason)
@@ -133,11 +138,25 @@ def _scale(engine: str, workers: int, beside: _Beside, wall_s: float, searched: 
     )
 
 
+def _once_they_stood(spent: dict[Spent, float]) -> float:
+    """Share of fitting in the time from the first proposal to the last trial.
+
+    Workers are started once and search for one engine after the other: with their start in it, utilisation would hang
+    on which engine a scenario names first.
+    """
+    searching = math.fsum(share for where, share in spent.items() if where not in _BEFORE)
+    return spent[Spent.FIT] / searching if searching > 0 else 0.0
+
+
 def _told(engine: str, workers: int, spent: dict[Spent, float]) -> str:
     rest = max((where for where in Spent if where is not Spent.FIT), key=lambda where: spent[where])
+    stood = ""
+    if sum(spent[where] for where in _BEFORE) >= _WORTH_TELLING:
+        stood = f" ({format_number(_once_they_stood(spent), Unit.SHARE)} once they stood)"
     return (
         f"{engine} with {workers} worker{'' if workers == 1 else 's'}: {format_number(spent[Spent.FIT], Unit.SHARE)} "
-        f"of the workers' time is fitting; most of the rest, {format_number(spent[rest], Unit.SHARE)}, is {rest.value}."
+        f"of the workers' time is fitting{stood}; most of the rest, {format_number(spent[rest], Unit.SHARE)}, is "
+        f"{rest.value}."
     )
 
 

@@ -63,8 +63,8 @@ def utilisation(found: Findings) -> Lines | None:
         key="search_utilisation",
         title=f"With {worst.scales[-1].workers} workers, {shortened(_name(found, worst))} spends {share} of their time "
         "fitting",
-        description="Share of the workers' time inside fitting against the number of workers, a line per engine; the "
-        f"table says where the rest goes.{_more(grown)}",
+        description="Share of the workers' time inside fitting, once they stood, against the number of workers, a line "
+        f"per engine; the table says where the rest goes.{_more(grown)}",
         x=Axis("workers", Unit.COUNT, log=True),
         y=Axis("time inside fitting (%)", Unit.SCORE),
         lines=tuple(lines),

@@ -12,6 +12,7 @@ from harness.units import Unit, format_number
 SPENT_KEYS = {
     Spent.FIT: ("fit", "fitting"),
     Spent.SCORE: ("score", "scoring"),
+    Spent.LOST: ("lost", "trials cut off"),
     Spent.ASK: ("ask", "engine's ask"),
     Spent.STORED: ("stored", "storing"),
     Spent.TOLD: ("told", "telling the engine"),
@@ -102,9 +103,11 @@ def search_scales(found: Findings) -> Table:
             Field("wall_s", "then", Unit.SECONDS),
         ),
         rows=tuple(rows),
-        note="Means over seeds, with Student's t. Trials that a limit or a lost worker ended are not counted. Best "
-        "scores are compared at the length of an engine's shortest search on the table that found any; a seed "
-        "without a score by then counts as the dummy model, and one that failed without a trial with a rate of 0.",
+        note="Means over seeds, with Student's t. Inside fitting is of the time from the first proposal to the last "
+        "trial, for workers are started once and then search for one engine after the other. Trials that a limit or a "
+        "lost worker ended are not counted. Best scores are compared at the length of an engine's shortest search on "
+        "the table that found any; a seed without a score by then counts as the dummy model, and one that failed "
+        "without a trial with a rate of 0.",
     )
 
 

@@ -38,7 +38,7 @@ class SearchScale(Frozen):
     rate: Estimate
     """Trials per second of a search."""
     utilisation: Estimate
-    """Share of the workers' time inside fitting."""
+    """Share of the workers' time inside fitting, from the first proposal to the last trial."""
     coordinator_p50_s: Estimate
     coordinator_p99_s: Estimate
     """What a trial costs the driver: to have it proposed, sent, its answer fetched and stored, and the engine told."""

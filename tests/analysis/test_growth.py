@@ -8,6 +8,7 @@ import pytest
 from harness.analysis.document import document
 from harness.analysis.findings import findings
 from harness.analysis.growth import growth, places_along
+from harness.analysis.growth_tables import SPENT_KEYS
 from harness.records.candidate import Evaluated, Trial
 from harness.records.cell import Cell
 from harness.records.growth import SearchGrowth, SizeGrowth, Spent
@@ -111,6 +112,27 @@ def chain(
         found.append(Trial(cell=cell.id, number=number, asked=number, evaluated=evaluated, **times))
         at_s = finished_s + store_s + tell_s + back_s
     return found
+
+
+def test_who_searches_first_is_not_blamed_for_the_start_of_the_workers(ledgers: ModuleType) -> None:
+    """Ten trials of a second each, with and without half a minute in which the workers start."""
+    shares, told = [], []
+    for start in (SearchStart(took_s=0.0), SearchStart(took_s=30.0)):
+        story = ledgers.Story(
+            ledgers.scenario(search={"engines": ["random_search"], "workers": [1]}, serve=[], load={})
+        )
+        cell = story.cell("search", "random_search")
+        story.trials += chain(cell, tell_s=0.25)
+        story.done(cell, duration_s=12.25 + start.took_s, search_start=start)
+        (found,) = only(growth(story.ledger()).searches).scales
+        shares.append(found.utilisation.value)
+        told.append(found.sentence)
+    assert shares == pytest.approx([10 / 12.25] * 2)
+    assert "(81.6 % once they stood)" in told[1] and "once they stood" not in told[0]
+
+
+def test_every_second_has_a_column() -> None:
+    assert set(SPENT_KEYS) == set(Spent)
 
 
 @pytest.mark.parametrize(

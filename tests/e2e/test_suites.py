@@ -47,5 +47,5 @@ def test_the_quick_suite_compares_four_engines_on_six_tables_of_every_task(tmp_p
 
 
 def test_the_scale_suite_shows_what_workers_rows_and_columns_bring(tmp_path: Path) -> None:
-    run(tmp_path, "automl-scale", "search.trials=8", "search.seconds=4", "compare.seconds=0.02")
+    run(tmp_path, "automl-scale", "search.trials=8", "search.seconds=10", "compare.seconds=0.02")
     assert {"search_scales", "worker_time", "search_laws", "sizes"} <= written(tmp_path, "automl-scale", "tables")
