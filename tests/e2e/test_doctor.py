@@ -16,6 +16,7 @@ FIT, DISTURBED = 0, 4
 """Which of them it is, is up to what else the machine does meanwhile."""
 
 
+@pytest.mark.long
 def test_it_says_what_it_found_and_keeps_the_roofline(tmp_path: Path, nothing_left: Callable[[], list[str]]) -> None:
     done = harness("doctor", "--seconds", "4", "--results", str(tmp_path))
     assert done.returncode in (FIT, DISTURBED), done.stderr

@@ -82,7 +82,8 @@ def test_killed_in_a_stage_and_resumed_each_cell_is_done_once(
     done_once_each(tmp_path / "killed")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_says_how_to_go_on(
     tmp_path: Path, how: signal.Signals, nothing_left: Callable[[], list[str]]
 ) -> None:

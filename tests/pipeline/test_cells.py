@@ -94,9 +94,9 @@ def multiplied(answer: float):
 @pytest.mark.parametrize(
     ("does", "cause", "told"),
     [
-        ("sleep_in_c", Cause.TIME, "after its limit of 0.5 s"),
+        pytest.param("sleep_in_c", Cause.TIME, "after its limit of 0.5 s", marks=pytest.mark.long),
         ("allocate", Cause.MEMORY, "its limit is 1.00 GiB"),
-        ("refuse", Cause.ENGINE_ERROR, "ZeroDivisionError: no answer"),
+        pytest.param("refuse", Cause.ENGINE_ERROR, "ZeroDivisionError: no answer", marks=pytest.mark.long),
     ],
 )
 def test_whatever_a_last_fit_does_it_is_a_failed_cell_and_the_run_goes_on(work, monkeypatch, does, cause, told):

@@ -43,18 +43,21 @@ def test_what_is_fitted_is_asked_in_another_process(table: Table) -> None:
 
 
 def test_the_dummy_never_looks_at_the_columns(table: Table) -> None:
-    answer = refitted(order(table, {}, 7, 120.0), PLAN, ())
+    answer = Refitter(0, order(table, {}, 7, 120.0)).fit(1, 120.0)
     assert not isinstance(answer, Failure)
-    shares = answer[0].answers.probabilities
+    shares = answer.answers.probabilities
     assert shares is not None
     np.testing.assert_allclose(shares, np.tile(np.bincount(table.target[table.train]) / len(table.train), (38, 1)))
 
 
 def test_a_time_budget_ends_the_calls_but_one_is_always_made(table: Table) -> None:
     hasty = ComparePlan(rows=(1,), repeats=1000, seconds=1e-9)
-    answer = refitted(order(table, {}, 7, 120.0), hasty, ())
+    refitter = Refitter(0, order(table, {}, 7, 120.0))
+    found = refitter.fit(1, 120.0)
+    assert not isinstance(found, Failure)
+    answer = refitter.ask(found.pipeline, hasty, 120.0)
     assert not isinstance(answer, Failure)
-    assert len(answer[1].predict[0].calls_s) == 1
+    assert len(answer.predict[0].calls_s) == 1
 
 
 def test_memory_of_fitting_grows_with_the_rows_though_that_of_the_process_hardly_does() -> None:
@@ -75,10 +78,10 @@ def test_memory_of_fitting_grows_with_the_rows_though_that_of_the_process_hardly
 
 def test_what_a_fit_raises_is_a_failure_with_its_cause(table: Table) -> None:
     holes = dataclasses.replace(table, target=np.full(len(table.target), np.nan))
-    answer = fitted(order(holes, FOREST, 7, 120.0), ())
+    answer = Refitter(0, order(holes, FOREST, 7, 120.0)).fit(1, 120.0)
     assert isinstance(answer, Failure)
     assert answer.cause is Cause.DATA
-    unknown = fitted(order(table, {**FOREST, "max_depth": "deep"}, 7, 120.0), ())
+    unknown = Refitter(0, order(table, {**FOREST, "max_depth": "deep"}, 7, 120.0)).fit(1, 120.0)
     assert isinstance(unknown, Failure)
     assert unknown.cause is Cause.CONFIG
 

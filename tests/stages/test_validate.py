@@ -108,7 +108,7 @@ def test_the_interval_of_rows_in_groups_is_that_of_the_groups() -> None:
     assert check.low == pytest.approx(0.8 - 1.96 * np.sqrt(0.2 * 0.8 / 20), abs=0.05)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "log_loss", "roc_auc"])
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss", pytest.param("roc_auc", marks=pytest.mark.long)])
 @pytest.mark.parametrize("counts", [(1,) * 4, (1, 1, 98)], ids=["a row of each class", "two single rows"])
 def test_rare_classes_are_in_every_resample(metric: Metric, counts: tuple[int, ...]) -> None:
     truth = np.repeat(np.arange(len(counts), dtype=np.float64), counts)
