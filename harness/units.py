@@ -1,11 +1,12 @@
 """Units: how a number in base units (seconds, bytes, requests per second) is printed, and what a text may hold.
 
-In: floats in base units, or any text. Out: texts with three significant digits and a prefix, or fit for XML. Scaling
-happens here and nowhere else.
+In: floats in base units, or any text. Out: texts with three significant digits and a prefix, or fit for XML; counts of
+things, and lists of names. Scaling happens here and nowhere else.
 """
 
 import math
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -71,6 +72,16 @@ def format_bound(value: float, unit: Unit) -> str:
     if "." in number and "e" not in number:
         number = number.rstrip("0").rstrip(".")
     return number + space + name
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def joined(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def xml_text(text: str) -> str:

@@ -362,7 +362,8 @@ def _scale(axes: Axes, axis: Axis, which: str, values: Sequence[float]) -> None:
             side.set_major_locator(MaxNLocator(4))
             side.set_minor_locator(NullLocator())
         else:
-            side.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if spread < 40 else (1.0,), numticks=12))
+            subs = (1.0, 2.0, 5.0) if spread < 100 else (1.0, 3.0) if spread < 1000 else (1.0,)
+            side.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
         side.set_minor_formatter(NullFormatter())
     elif which == "y" and axis.unit is Unit.RPS:
         axes.set_ylim(bottom=0)

@@ -22,10 +22,9 @@ from harness.analysis.drawable import (
     Rows,
 )
 from harness.analysis.findings import Findings
-from harness.analysis.ranking_words import counted, joined
 from harness.records.comparison import Ranking
 from harness.records.finding import Estimate
-from harness.units import Unit, format_number
+from harness.units import Unit, counted, format_number, joined
 
 _LEVEL = 0.001
 """Normalised scores that are no further apart end level."""

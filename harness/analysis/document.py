@@ -6,7 +6,7 @@ which the exporters turn into bytes. The same records give the same document.
 
 from collections.abc import Iterator
 
-from harness.analysis import comparison_tables, data_tables, growth_tables, load_tables, tables
+from harness.analysis import comparison_tables, data_tables, growth_tables, growth_words, load_tables, tables
 from harness.analysis.drawable import Picture
 from harness.analysis.failures import all_failed, costs, failures
 from harness.analysis.findings import Findings
@@ -134,7 +134,7 @@ def _growing(found: Findings) -> Iterator[Section]:
         return
     yield Section(
         "Growing scales",
-        tuple(one.scales[-1].sentence for one in found.growth.searches),
+        growth_words.words(found.growth, None if found.ledger.run.simulation else found.ledger.host.cores),
         _drawn(growth_pictures.rates(found), growth_pictures.utilisation(found), *growth_pictures.fits(found)),
         _filled(
             growth_tables.simulation(found),

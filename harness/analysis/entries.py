@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.records.candidate import MINIMISED
+from harness.records.candidate import MINIMISED, RANGE
 from harness.records.cell import Cell
 from harness.records.finding import Estimate
 from harness.records.ledger import Ledger
@@ -65,7 +65,7 @@ class Entry:
     @property
     def estimate(self) -> Estimate:
         """The score with its interval over rows and seeds."""
-        low, high = interval(self.resamples)
+        low, high = interval(np.clip(self.resamples, *RANGE[self.metric]).tolist())
         return Estimate(value=self.score, unit=Unit.SCORE, low=low, high=high, n=self.rows)
 
 

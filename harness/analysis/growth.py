@@ -13,8 +13,9 @@ from statistics import fmean, median, stdev
 
 from scipy import stats
 
+from harness.analysis.growth_words import once_they_stood, told
 from harness.analysis.worker_time import KILLED, WorkerTime, worker_time
-from harness.records.candidate import Trial, better
+from harness.records.candidate import RANGE, Trial, better
 from harness.records.cell import Cell
 from harness.records.finding import Estimate
 from harness.records.growth import Growth, SearchGrowth, SearchScale, SizeGrowth, Spent
@@ -26,15 +27,10 @@ from harness.records.words import DUMMY, Metric
 from harness.space.families import FAMILY
 from harness.stats.quantile import CONFIDENCE, quantiles
 from harness.stats.scaling import NoLaw, UniversalLaw, parameter_intervals, power_law, universal_law
-from harness.units import Unit, format_number
+from harness.units import Unit
 
 AXES = ("rows", "columns")
 """Parameters of a made-up table that are its size."""
-
-_BEFORE = frozenset({Spent.OBJECT_STORE, Spent.START, Spent.READY})
-"""What a search takes beside its own time, from its first proposal to its last trial."""
-
-_WORTH_TELLING = 0.01
 
 _OF_TRIALS = "fitting of a trial"
 
@@ -62,9 +58,8 @@ def _searches(ledger: Ledger) -> Iterator[SearchGrowth]:
             time = _time(own, cell.workers or 1, result)
             groups.setdefault((str(cell.table), str(cell.engine)), []).append((cell, own, time))
     dummies = {refit.table: refit.score for refit in ledger.refits if refit.entrant == DUMMY}
-    cores = None if ledger.run.simulation else ledger.host.cores
     for (table, engine), searched in groups.items():
-        yield _search_growth(table, engine, _Beside(metrics.get(table), dummies.get(table), cores), searched)
+        yield _search_growth(engine, _Beside(table, metrics.get(table), dummies.get(table)), searched)
 
 
 def _time(trials: Sequence[Trial], workers: int, result: CellResult | None) -> WorkerTime:
@@ -79,14 +74,13 @@ def _time(trials: Sequence[Trial], workers: int, result: CellResult | None) -> W
 class _Beside:
     """What else is known where a search ran."""
 
+    table: str
     metric: Metric | None
     dummy: float | None
     """The dummy model's score, where it was fitted: on the holdout, the only one it has."""
-    cores: int | None
-    """Of the machine; None where nothing ran on any."""
 
 
-def _search_growth(table: str, engine: str, beside: _Beside, searched: Sequence[Searched]) -> SearchGrowth:
+def _search_growth(engine: str, beside: _Beside, searched: Sequence[Searched]) -> SearchGrowth:
     # A search that found nothing may have ended at once, and would have all others compared at that moment.
     scored = [time.wall_s for _, trials, time in searched if best_by(trials, beside.metric) is not None]
     wall_s = min(scored or [time.wall_s for _, _, time in searched])
@@ -99,7 +93,7 @@ def _search_growth(table: str, engine: str, beside: _Beside, searched: Sequence[
     )
     contention, coherence, peak, doubled = _of_law(law)
     return SearchGrowth(
-        table=table,
+        table=beside.table,
         engine=engine,
         metric=beside.metric or "score",
         wall_s=wall_s,
@@ -115,67 +109,40 @@ def _scale(engine: str, workers: int, beside: _Beside, wall_s: float, searched: 
     times = [time for _, _, time in searched]
     total_s = math.fsum(math.fsum(time.spent_s.values()) for time in times)
     spent = {where: math.fsum(time.spent_s[where] for time in times) / total_s if total_s else 0.0 for where in Spent}
-    shares = [_once_they_stood(time.spent_s) for time in times]
+    shares = [once_they_stood(time.spent_s) for time in times]
     costs = quantiles([cost for time in times for cost in time.coordinator_s], (0.5, 0.99))
     p50, p99 = (
         Estimate(value=one.value, unit=Unit.SECONDS, low=one.low, high=one.high, n=one.n, reason=one.reason)
         for one in costs
     )
     best = [best_by(trials, beside.metric, wall_s) for _, trials, _ in searched]
-    without = best.count(None)
+    without, late = best.count(None), ""
+    if without and beside.dummy is not None:
+        late = f" {without} of {len(best)} searches had no score by then, which counts as the dummy model's."
     return SearchScale(
         workers=workers,
         searches=len(searched),
         trials=sum(whole(trials) for _, trials, _ in searched),
-        rate=_mean([_rate(trials, time) for _, trials, time in searched], Unit.TRIALS, "There was no trial."),
-        utilisation=_mean(shares, Unit.SHARE, "There was no trial."),
+        rate=_mean(
+            [_rate(trials, time) for _, trials, time in searched], Unit.TRIALS, "There was no trial.", (0.0, math.inf)
+        ),
+        utilisation=_mean(shares, Unit.SHARE, "There was no trial.", (0.0, 1.0)),
         coordinator_p50_s=p50,
         coordinator_p99_s=p99,
-        best=_best(best, beside.dummy),
+        best=_best(best, beside),
         without_score=without,
         spent=spent,
-        sentence=" ".join([_told(engine, workers, spent), *_remarks(workers, beside, without, len(searched))]),
+        sentence=f"{told(engine, beside.table, workers, spent)}{late}",
     )
 
 
-def _once_they_stood(spent: dict[Spent, float]) -> float:
-    """Share of fitting in the time from the first proposal to the last trial.
-
-    Workers are started once and search for one engine after the other: with their start in it, utilisation would hang
-    on which engine a scenario names first.
-    """
-    searching = math.fsum(share for where, share in spent.items() if where not in _BEFORE)
-    return spent[Spent.FIT] / searching if searching > 0 else 0.0
-
-
-def _told(engine: str, workers: int, spent: dict[Spent, float]) -> str:
-    rest = max((where for where in Spent if where is not Spent.FIT), key=lambda where: spent[where])
-    stood = ""
-    if sum(spent[where] for where in _BEFORE) >= _WORTH_TELLING:
-        stood = f" ({format_number(_once_they_stood(spent), Unit.SHARE)} once they stood)"
-    return (
-        f"{engine} with {workers} worker{'' if workers == 1 else 's'}: {format_number(spent[Spent.FIT], Unit.SHARE)} "
-        f"of the workers' time is fitting{stood}; most of the rest, {format_number(spent[rest], Unit.SHARE)}, is "
-        f"{rest.value}."
-    )
-
-
-def _remarks(workers: int, beside: _Beside, without: int, searches: int) -> Iterator[str]:
-    if beside.cores is not None and workers > beside.cores:
-        yield (
-            f"That is more workers than the {beside.cores} core{'' if beside.cores == 1 else 's'} of the machine that "
-            "drove them: where they ran there too, they made each other's trials longer."
-        )
-    if without and beside.dummy is not None:
-        yield f"{without} of {searches} searches had no score by then, which counts as the dummy model's."
-
-
-def _best(scores: Sequence[float | None], dummy: float | None) -> Estimate:
+def _best(scores: Sequence[float | None], beside: _Beside) -> Estimate:
     """The mean over seeds; one without a score has found nothing better than the dummy model."""
-    counted = [dummy if score is None else score for score in scores]
-    known = [score for score in counted if score is not None]
-    if len(known) == len(counted):
-        return _mean(known, Unit.SCORE, "There was no search.")
+    taken = [beside.dummy if score is None else score for score in scores]
+    known = [score for score in taken if score is not None]
+    if len(known) == len(taken):
+        bounds = RANGE[beside.metric] if beside.metric else (-math.inf, math.inf)
+        return _mean(known, Unit.SCORE, "There was no search.", bounds)
     reason = (
         f"{scores.count(None)} of {len(scores)} searches had no score by then, and without a [compare] there is no "
         "dummy model's to count in their place."
@@ -205,17 +172,15 @@ def best_by(trials: Iterable[Trial], metric: Metric | None, wall_s: float = math
     return found
 
 
-def _mean(values: Sequence[float], unit: Unit, reason: str) -> Estimate:
-    """The mean over seeds; its interval is Student's t, where there are two at least."""
+def _mean(values: Sequence[float], unit: Unit, reason: str, bounds: tuple[float, float]) -> Estimate:
+    """The mean over seeds; its interval is Student's t within what can be, where there are two at least."""
     if not values:
         return Estimate(value=None, unit=unit, reason=reason)
     mean, count = fmean(values), len(values)
     if count < 2:
         return Estimate(value=mean, unit=unit, n=count)
     half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2, count - 1)) * stdev(values) / math.sqrt(count)
-    low, high = mean - half, mean + half
-    if unit in (Unit.TRIALS, Unit.SHARE):
-        low, high = max(0.0, low), min(high, 1.0) if unit is Unit.SHARE else high
+    low, high = max(bounds[0], mean - half), min(bounds[1], mean + half)
     return Estimate(value=mean, unit=unit, low=low, high=high, n=count)
 
 
@@ -239,9 +204,11 @@ def _of_law(law: UniversalLaw | NoLaw) -> tuple[Estimate, Estimate, Estimate, Es
     if twice <= law.reach:
         low, high = law.interval(twice)
         doubled = Estimate(value=law.at(twice), unit=Unit.TRIALS, low=low, high=high, n=law.n)
+    # Beyond 1 a second worker brings nothing at all: searches that do not exclude that do not bound it.
+    most = coherence[1] if coherence[1] < 1 else None
     return (
         Estimate(value=law.contention, unit=Unit.SCORE, low=contention[0], high=contention[1], n=law.n),
-        Estimate(value=law.coherence, unit=Unit.SCORE, low=coherence[0], high=coherence[1], n=law.n),
+        Estimate(value=law.coherence, unit=Unit.SCORE, low=coherence[0], high=most, n=law.n),
         peak,
         doubled,
     )

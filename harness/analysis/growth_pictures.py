@@ -40,7 +40,7 @@ def rates(found: Findings) -> Lines | None:
         title=f"{shortened(_name(found, best))} does {times:.1f} times the trials per second with "
         f"{last.workers / first.workers:.3g} times the workers",
         description="Trials per second of a search against its number of workers, a line per engine, with the 95 % "
-        f"interval over seeds; both axes logarithmic, so a line that keeps its slope scales.{_more(grown)}",
+        f"interval over seeds; both axes logarithmic, so a line that keeps its slope scales.{_more(found, lines)}",
         x=Axis("workers", Unit.COUNT, log=True),
         y=Axis("trials per second", Unit.TRIALS, log=True),
         lines=tuple(lines),
@@ -52,19 +52,21 @@ def utilisation(found: Findings) -> Lines | None:
     grown = _grown(found)
     if not grown:
         return None
+    if len(grown) > MOST_LINES:  # those that waste most are drawn, and the title tells of one of them
+        grown = sorted(grown, key=_utilised)
     lines = []
     for style, one in enumerate(grown[:MOST_LINES]):
         x = tuple(float(scale.workers) for scale in one.scales)
         y = tuple(100 * (scale.utilisation.value or 0.0) for scale in one.scales)
         lines.append(Line(_name(found, one), x, y, style))
-    worst = min(grown, key=lambda one: one.scales[-1].utilisation.value or 0.0)
+    worst = min(grown, key=_utilised)
     share = format_number(worst.scales[-1].utilisation.value, Unit.SHARE)
     return Lines(
         key="search_utilisation",
         title=f"With {worst.scales[-1].workers} workers, {shortened(_name(found, worst))} spends {share} of their time "
         "fitting",
         description="Share of the workers' time inside fitting, once they stood, against the number of workers, a line "
-        f"per engine; the table says where the rest goes.{_more(grown)}",
+        f"per engine; the table says where the rest goes.{_more(found, lines)}",
         x=Axis("workers", Unit.COUNT, log=True),
         y=Axis("time inside fitting (%)", Unit.SCORE),
         lines=tuple(lines),
@@ -120,6 +122,10 @@ def _grown(found: Findings) -> list[SearchGrowth]:
     return sorted(grown, key=lambda one: -(one.scales[-1].rate.value or 0.0))
 
 
+def _utilised(one: SearchGrowth) -> float:
+    return one.scales[-1].utilisation.value or 0.0
+
+
 def _name(found: Findings, one: SearchGrowth) -> str:
     several = len({grown.table for grown in found.growth.searches}) > 1
     return f"{one.table} {one.engine}" if several else one.engine
@@ -130,6 +136,6 @@ def _positive(low: float | None) -> float | None:
     return low if low is not None and low > 0 else None
 
 
-def _more(grown: Sequence[SearchGrowth]) -> str:
-    count = len(grown) - MOST_LINES
+def _more(found: Findings, lines: Sequence[Line]) -> str:
+    count = sum(len(one.scales) > 1 for one in found.growth.searches) - len(lines)
     return f" {count} more {'is' if count == 1 else 'are'} in the table alone." if count > 0 else ""

@@ -179,7 +179,8 @@ def laws(found: Findings) -> Table:
         rows=tuple(rows),
         note="Gunther's law of trials per second over workers: contention is the share of work done one after the "
         "other, coherence the cost of each pair of workers that has to agree. It is not asked beyond twice what was "
-        "measured, nor beyond its peak; at twice it is off by 14 % at the median of public data.",
+        "measured, nor beyond its peak; at twice it is off by 14 % at the median of public data. Where the "
+        "searches do not bound coherence, its interval has no upper end.",
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from harness.analysis.entries import Entries
 from harness.records.comparison import Entrant, Imputation, Placing, Separation
 from harness.stats.ranks import SIGNIFICANCE, TABLES_FLOOR, tables_needed
-from harness.units import Unit, format_number
+from harness.units import Unit, counted, format_number, joined
 
 
 def sentence(
@@ -94,16 +94,6 @@ def power(tables: int, entrants: int, separation: Separation) -> str | None:
         return here if separation.reason else None
     needed = counted(tables_needed(entrants), "table")
     return f"{here} A difference of one rank would be told apart on {needed} or more."
-
-
-def joined(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _reversed(one: Imputation, other: Imputation) -> bool:

@@ -3,6 +3,7 @@
 In: nothing. Out: the records that the search, validation and serving stages hand on.
 """
 
+import math
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -16,6 +17,15 @@ Configuration = dict[str, Scalar]
 
 MINIMISED: frozenset[Metric] = frozenset({"log_loss", "rmse"})
 """Metrics of which less is better. Scores are stored as the metric defines them, never with the sign turned."""
+
+RANGE: dict[Metric, tuple[float, float]] = {
+    "roc_auc": (0.0, 1.0),
+    "accuracy": (0.0, 1.0),
+    "log_loss": (0.0, math.inf),
+    "r2": (-math.inf, 1.0),
+    "rmse": (0.0, math.inf),
+}
+"""What scores can be: an interval that is not read off scores alone is cut to it."""
 
 
 def better(metric: Metric, score: float, than: float) -> bool:

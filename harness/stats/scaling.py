@@ -144,7 +144,7 @@ def power_law(sizes: ArrayLike, values: ArrayLike) -> PowerLaw | NoLaw:
     line = stats.linregress(np.log(x), np.log(y))
     # Of values that are all the same, scipy's error is 0 / 0.
     half = float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2, len(x) - 2)) * float(line.stderr) if np.ptp(y) else 0.0
-    exponent = float(line.slope)
+    exponent = round(float(line.slope), 12) + 0.0  # of values that are all the same it is not quite 0
     return PowerLaw(math.exp(float(line.intercept)), exponent, exponent - half, exponent + half, len(x))
 
 

@@ -233,3 +233,19 @@ def test_a_band_is_drawn_in_place_of_a_bar_at_each_point() -> None:
     bars = draw(Lines("bars", "T", "D", lines=(line,), **axes)).svg.decode()
     band = draw(Lines("band", "T", "D", lines=(replace(line, band=True, stairs=True),), **axes)).svg.decode()
     assert "FillBetweenPolyCollection" in band and "FillBetweenPolyCollection" not in bars
+
+
+@pytest.mark.parametrize(
+    ("last", "marks"),
+    [
+        (5.0, {"200 ms", "500 ms", "1 s", "2 s", "5 s"}),
+        (20.0, {"300 ms", "1 s", "3 s", "10 s"}),
+        (2e3, {"1 s", "10 s"}),
+    ],
+)
+def test_a_logarithmic_axis_of_a_few_decades_has_marks_between_them(last: float, marks: set[str]) -> None:
+    line = Line("a", (0.1, last), (0.1, 0.9), 0)
+    axes = {"x": Axis("after", Unit.SECONDS, log=True), "y": Axis("best", Unit.SCORE)}
+    texts = set(shown(Lines("marks", "T", "D", lines=(line,), **axes)))
+    assert marks <= texts
+    assert ("3 s" in texts) == ("3 s" in marks)

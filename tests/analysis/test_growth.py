@@ -9,12 +9,15 @@ from harness.analysis.document import document
 from harness.analysis.findings import findings
 from harness.analysis.growth import growth, places_along
 from harness.analysis.growth_tables import SPENT_KEYS
+from harness.analysis.growth_words import words
 from harness.records.candidate import Evaluated, Trial
 from harness.records.cell import Cell
-from harness.records.growth import SearchGrowth, SizeGrowth, Spent
+from harness.records.finding import Estimate
+from harness.records.growth import Growth, SearchGrowth, SearchScale, SizeGrowth, Spent
 from harness.records.refit import PredictTime, Refit
 from harness.records.run import Cause, Failure, SearchStart
 from harness.records.table import DataPlan
+from harness.units import Unit
 
 WORKERS = (1, 2, 4, 8)
 
@@ -183,9 +186,46 @@ def test_workers_that_have_nothing_left_to_do_are_named(ledgers: ModuleType) -> 
 
 
 def test_workers_that_outnumber_the_cores_are_named(ledgers: ModuleType) -> None:
-    two, four = only(growth(grown(ledgers, workers=(2, 4)).ledger()).searches).scales
-    assert "core" not in two.sentence
-    assert "That is more workers than the 2 cores of the machine that drove them" in four.sentence
+    few, many = (growth(grown(ledgers, workers=workers).ledger()) for workers in ((1, 2), (2, 4, 8)))
+    assert words(few, cores=2) == (only(few.searches).scales[-1].sentence,)
+    assert words(many, cores=2)[-1].startswith("4 and 8 workers are more than the 2 cores of the machine that drove")
+    assert words(many, cores=None) == (only(many.searches).scales[-1].sentence,)
+
+
+def test_many_searches_are_told_by_their_bottlenecks() -> None:
+    """Three engines on two tables: one waits for its driver, the others are idle at the end."""
+
+    def search(table: str, engine: str, where: Spent, start: float) -> SearchGrowth:
+        spent = dict.fromkeys(Spent, 0.0) | {Spent.FIT: 0.6 - start, where: 0.4, Spent.START: start}
+        none = Estimate(value=None, unit=Unit.SCORE, reason="not measured")
+        scale = SearchScale(
+            workers=2,
+            searches=1,
+            trials=1,
+            rate=none,
+            utilisation=none,
+            coordinator_p50_s=none,
+            coordinator_p99_s=none,
+            best=none,
+            without_score=0,
+            spent=spent,
+            sentence="A sentence of its own.",
+        )
+        laws = dict.fromkeys(("contention", "coherence", "peak", "doubled"), none)
+        return SearchGrowth(table=table, engine=engine, metric="accuracy", wall_s=1.0, scales=(scale,), **laws)
+
+    searches = [
+        search(table, engine, where, start)
+        for table in ("one", "two")
+        for engine, where, start in (("a", Spent.END, 0.5), ("b", Spent.ASK, 0.0), ("c", Spent.END, 0.0))
+    ]
+    end, ask, started = words(Growth(searches=tuple(searches), sizes=()), cores=2)
+    assert end == (
+        "For 4 of 6 (a on one, c on one, a on two and 1 more) with their most workers, once these stand, most of the "
+        "time beside fitting is idle at the end, when no further trial begins."
+    )
+    assert ask.startswith("For 2 of 6 (b on one and b on two)") and ask.endswith(f"is {Spent.ASK.value}.")
+    assert "up to 50.0 % of all the time" in started
 
 
 def failing(ledgers: ModuleType, dummy: float | None) -> SearchGrowth:
