@@ -28,8 +28,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    def monotonic_s(self) -> float:
-        return time.perf_counter()
+    # The function itself: a method around it takes twice as long, and a server asks some ten times a request.
+    monotonic_s = staticmethod(time.perf_counter)
 
     def utc_label(self) -> str:
         return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,7 +8,7 @@ functions only, so that listing plug-ins loads none of them.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -18,6 +18,7 @@ from harness.records.candidate import Configuration, Endpoint, Evaluated, Signat
 from harness.records.finding import Document
 from harness.records.load import Rung, Step
 from harness.records.rows import Batch, Prediction
+from harness.records.server import ServerSettings
 from harness.records.words import Metric, Task
 
 SklearnPipeline: TypeAlias = Any
@@ -151,6 +152,9 @@ class Runtime(Protocol):
     artifact: ClassVar[str]
     """Name of its file in a bundle."""
 
+    same_minor: ClassVar[tuple[str, ...]]
+    """Distributions that read such a file only in the minor version that wrote it."""
+
     def export(self, pipeline: SklearnPipeline, signature: Signature, sample: Batch) -> bytes:
         """The bytes of its file for a fitted pipeline; `sample` is a few rows, where a converter wants to see some.
 
@@ -178,6 +182,14 @@ class Servable:
     """Cores the server may use; empty: any."""
     log: Path
     """File for what the server prints."""
+    beside: Mapping[str, Path] = field(default_factory=dict)
+    """Further candidates in the same server, by the names they have there."""
+    settings: ServerSettings = field(default_factory=ServerSettings)
+
+    @property
+    def bundles(self) -> dict[str, Path]:
+        """All candidates by name."""
+        return {} if self.bundle is None else {self.model: self.bundle, **self.beside}
 
 
 class Target(Protocol):

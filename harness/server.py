@@ -1,44 +1,63 @@
-"""The entry of a serving process: a bundle, a runtime and the application, put together.
+"""The entry of a serving process: bundles, a runtime and the application, put together.
 
-In: the folder of a candidate, the name of a runtime and the name to serve it under. Out: `application`, for servers
-that run ASGI applications themselves; `python -m harness.server serve`, a uvicorn process on an inherited socket, gone
-when its parent is; `python -m harness.server predict`, a fresh process that answers requests from stdin on stdout, a
-line each.
+In: the folders of candidates by the names to serve them under, and the name of a runtime. Out: `application`, for
+servers that run ASGI applications themselves; `python -m harness.server serve`, a uvicorn process on an inherited
+socket, gone when its parent is; `python -m harness.server predict`, a fresh process that answers requests from stdin on
+stdout, a line each.
 """
 
 import argparse
 import logging
+import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from harness.errors import ExitCode, HarnessError, UsageError, one_line
 from harness.process import BACKLOG, announce_ready, die_with_parent
+from harness.records.server import ServerSettings
 from harness.serving.app import Application
 from harness.serving.app import application as application_of
+from harness.serving.connections import limited
+from harness.serving.limits import Limits
 from harness.serving.protocol import BadRequestError, request_reader, response_writer
+from harness.serving.work import Model
 from harness.stages.export import loaded
+from harness.store.bundle import read_example
 
 KEEP_ALIVE_S = 3600
 """A connection that idles is kept: at a low rate a load generator's pool would otherwise find its connections closed
 under it, and count as errors of the model what is a setting of the server (uvicorn's own default is 5 s)."""
 
+LIMITS = Limits()
 
-def application(bundle: Path, runtime: str, model: str) -> Application:
-    """The ASGI application that serves the candidate in the folder `bundle`, every digest verified first.
+
+def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSettings) -> Application:
+    """The ASGI application that serves the candidates in these folders, every digest verified first.
 
     Raises UsageError, IntegrityError or NotConvertibleError.
     """
-    candidate, predict = loaded(Path(bundle), runtime)
-    return application_of(predict, candidate.signature, model)
+    token = None
+    if settings.token_env is not None:
+        token = os.environ.get(settings.token_env)
+        if not token:
+            raise UsageError(f"The environment variable {settings.token_env} holds no token: set it, or serve without.")
+    models = [_model(name, bundle, runtime) for name, bundle in bundles.items()]
+    return application_of(models, settings, LIMITS, token)
+
+
+def _model(name: str, bundle: Path, runtime: str) -> Model:
+    candidate, predict = loaded(bundle, runtime)
+    return Model(name, candidate.id, runtime, candidate.signature, predict, read_example(bundle))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve or predict; the exit status is the error's own."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    logging.getLogger("harness.access").setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         if given.command == "predict":
@@ -57,11 +76,11 @@ def _predict(bundle: Path, runtime: str, model: str | None) -> int:
     write = response_writer(candidate.signature, model or candidate.id)
     for number, line in enumerate(sys.stdin.buffer, start=1):
         try:
-            request = read(line)
+            request = read(line, None)
         except BadRequestError as error:
             raise UsageError(f"The request in line {number} of stdin cannot be answered: {error}.") from error
         try:
-            answer = write(predict(request.batch), request.id, request.outputs)
+            answer = write(predict(request.batch), request.id, request.outputs).body
         except Exception as error:  # a model may raise anything, or answer what is no number
             told = f"{type(error).__name__}: {one_line(error)}"
             raise UsageError(f"The model does not answer the request in line {number} of stdin: {told}.") from error
@@ -73,7 +92,8 @@ def _predict(bundle: Path, runtime: str, model: str | None) -> int:
 def _serve(given: argparse.Namespace) -> None:
     import uvicorn
 
-    app = application(given.bundle, given.runtime, given.model)
+    bundles = {name: Path(folder) for name, _, folder in (one.partition("=") for one in given.model)}
+    app = application(bundles, given.runtime, ServerSettings.model_validate_json(given.settings))
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -83,7 +103,7 @@ def _serve(given: argparse.Namespace) -> None:
 
     settings = uvicorn.Config(
         cast("Any", app),
-        http="httptools",
+        http=limited(LIMITS),
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -93,6 +113,7 @@ def _serve(given: argparse.Namespace) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
         server_header=False,
+        proxy_headers=False,
     )
     with socket.socket(fileno=given.fd) as sock:
         Server(settings).run(sockets=[sock])
@@ -104,9 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="answer HTTP until stopped")
     predict = commands.add_parser("predict", help="answer requests from stdin on stdout, one per line")
     for command in (serve, predict):
-        command.add_argument("--bundle", type=Path, required=True, help="folder of the candidate")
         command.add_argument("--runtime", required=True, help="how it computes")
-    serve.add_argument("--model", required=True, help="name under /v2/models/")
+    serve.add_argument("--model", required=True, action="append", help="NAME=FOLDER; may come again")
+    serve.add_argument("--settings", default="{}", help="how it is served, in JSON")
+    predict.add_argument("--bundle", type=Path, required=True, help="folder of the candidate")
     predict.add_argument("--model", help="name in the answer; left out, the candidate's id")
     serve.add_argument("--fd", type=int, required=True, help="an inherited socket that listens already")
     serve.add_argument("--ready-fd", type=int, help="an inherited pipe that is told when requests are answered")

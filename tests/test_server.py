@@ -1,6 +1,8 @@
 """The entry of a serving process: a fresh process answers as the one that fitted, and refuses what was changed."""
 
 import hashlib
+import json
+import shutil
 import subprocess
 import sys
 
@@ -127,3 +129,64 @@ def test_a_changed_file_is_not_even_loaded(written, tmp_path, capsys):
     for runtime in ("onnx", "sklearn_native"):
         assert main(["predict", "--bundle", str(folder), "--runtime", runtime]) == ExitCode.INTEGRITY
         assert "model.onnx is not the file that was written" in capsys.readouterr().err
+
+
+WATCHED = """
+import asyncio, sys
+from pathlib import Path
+
+def refuse(event, arguments):
+    if event == "pickle.find_class":
+        raise SystemExit(f"pickle was reached for {arguments}")
+
+sys.addaudithook(refuse)
+from harness.records.server import ServerSettings
+from harness.server import application
+
+app = application({"m": Path(sys.argv[1])}, sys.argv[2], ServerSettings())
+sent = []
+
+async def ask():
+    async def receive():
+        return {"type": "http.request", "body": sys.argv[3].encode(), "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": "/v2/models/m/infer", "headers": []}, receive, send)
+
+asyncio.run(ask())
+sys.exit(0 if sent[0]["status"] == 200 else f"answered {sent}")
+"""
+
+
+@pytest.mark.parametrize("runtime", ["sklearn_native", "onnx"])
+def test_no_pickle_is_read_in_a_serving_process(written, runtime):
+    """Whatever a file holds: `pickle.find_class` is what every unpickling that builds anything has to pass."""
+    folder, _, batch = written
+    body = encode_request(batch.take(slice(2)), SIGNATURE).decode()
+    command = [sys.executable, "-c", WATCHED, str(folder), runtime, body]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_watch_on_pickle_sees_one():
+    code = (
+        WATCHED.split("from harness")[0]
+        + "import collections, pickle; pickle.loads(pickle.dumps(collections.Counter()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "pickle was reached" in done.stderr
+
+
+def test_a_file_of_another_minor_version_is_refused_with_the_reason(written, tmp_path, capsys):
+    folder = tmp_path / "c1"
+    shutil.copytree(written[0], folder)
+    path = folder / "signature.json"
+    stated = json.loads(path.read_text())
+    for artifact in stated["candidate"]["artifacts"]:
+        if artifact["runtime"] == "sklearn_native":
+            artifact["made_with"] = {"scikit-learn": "1.2.3"}
+    path.write_text(json.dumps(stated))
+    assert main(["predict", "--bundle", str(folder), "--runtime", "sklearn_native"]) == 7
+    assert "was written by scikit-learn 1.2.3" in capsys.readouterr().err

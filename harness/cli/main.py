@@ -110,11 +110,25 @@ def _gate_options(command: argparse.ArgumentParser) -> None:
 
 
 def _serve_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder: results/RUN/candidates/ID")
+    command.add_argument(
+        "bundles",
+        nargs="+",
+        metavar="BUNDLE",
+        help="folder: results/RUN/candidates/ID, or NAME=FOLDER to serve it under a name of yours",
+    )
     command.add_argument("--target", default="asgi", metavar="NAME", help="one of `harness list targets`")
     command.add_argument("--runtime", default="onnx", metavar="NAME", help="one of `harness list runtimes`")
-    command.add_argument("--replicas", type=_count, default=1, metavar="N", help="server processes or replicas")
+    command.add_argument("--processes", type=_count, default=1, metavar="N", help="server processes or replicas")
     command.add_argument("--port", type=int, metavar="PORT", help="default: one that is free")
+    command.add_argument("--token-env", metavar="NAME", help="environment variable with a token that clients must send")
+    command.add_argument("--batch", type=_count, default=1, metavar="N", help="most requests computed together")
+    command.add_argument(
+        "--batch-wait", type=_up_to(1), default=0.0, metavar="SECONDS", help="how long one may wait for others"
+    )
+    command.add_argument(
+        "--waiting", type=_up_to(60), default=0.5, metavar="SECONDS", help="a request that would wait longer is refused"
+    )
+    command.add_argument("--access-log", action="store_true", help="log a JSON line per request")
 
 
 def _load_options(command: argparse.ArgumentParser) -> None:
@@ -218,6 +232,19 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 256:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 256")
     return int(text)
+
+
+def _up_to(most_s: float) -> Callable[[str], float]:
+    def seconds(text: str) -> float:
+        try:
+            given = float(text)
+        except ValueError:
+            given = math.nan
+        if not 0 <= given <= most_s:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {most_s:g}")
+        return given
+
+    return seconds
 
 
 def _run_argument(command: argparse.ArgumentParser) -> None:

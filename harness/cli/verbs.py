@@ -265,14 +265,22 @@ def gate_verb(options: argparse.Namespace) -> int:
 def serve_verb(options: argparse.Namespace) -> int:
     """Serve a candidate until interrupted."""
     from harness.clock import SystemClock
-    from harness.pipeline.serve import served, wait_for_its_end
+    from harness.pipeline.serve import described, served, wait_for_its_end
+    from harness.records.server import ServerSettings
 
     parameters = {} if options.port is None else {"port": options.port}
-    with served(options.bundle, options.target, options.runtime, options.replicas, parameters) as server:
-        endpoint = server.endpoint
-        data(f"{endpoint.url}{endpoint.infer_path}")
-        talk(f"Ready after {endpoint.startup_s:.1f} s; Ctrl-C ends it.")
-        talk(f"Metadata: {endpoint.url}/v2/models/{endpoint.model}")
+    settings = ServerSettings(
+        batch_requests=options.batch,
+        batch_wait_s=options.batch_wait,
+        waiting_s=options.waiting,
+        token_env=options.token_env,
+        access_log=options.access_log,
+    )
+    with served(options.bundles, options.target, options.runtime, options.processes, parameters, settings) as server:
+        data(f"{server.endpoint.url}{server.endpoint.infer_path}")
+        for line in described(server, settings.token_env):
+            talk(line)
+        talk(f"Ready after {server.endpoint.startup_s:.1f} s; Ctrl-C ends it.")
         try:
             wait_for_its_end(server, SystemClock())
         except KeyboardInterrupt:

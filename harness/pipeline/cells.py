@@ -30,6 +30,7 @@ from harness.records.refit import Refit
 from harness.records.rows import Batch, Prediction
 from harness.records.run import Cause, Failure, SearchStart
 from harness.records.scenario import ComparePlan, Scenario
+from harness.records.server import SERVER
 from harness.records.words import BASELINE, DUMMY, Metric
 from harness.serving.protocol import encode_request
 from harness.space.families import baseline
@@ -53,9 +54,6 @@ from harness.stages.validate import (
 )
 from harness.store.bundle import write_bundle
 from harness.units import Unit, format_number
-
-SERVER = "harness.server"
-"""The module of a serving process; targets are told its name, for they stand below it."""
 
 MODEL = "candidate"
 """What every served candidate is called in its URL: the same requests reach all of them."""
@@ -172,7 +170,7 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
         artifacts=artifacts,
     )
     bundle = work.folder.candidate(candidate.id)
-    write_bundle(bundle, candidate, files)
+    write_bundle(bundle, candidate, files, encode_request(batch.take(slice(1)), candidate.signature))
     work.database.record(cell.id, candidate)
     work.tell(f"checking {origin}")
     for check in _checks(searched, work.scenario, candidate, bundle, batch, answer.answers):

@@ -1,26 +1,31 @@
-"""A candidate of a run, served for whoever asks.
+"""Candidates of a run, served for whoever asks.
 
-In: a bundle, the names of a target and a runtime. Out: an endpoint, as long as the block lasts, and the wait for the
-server's own end.
+In: bundles, the names of a target and a runtime, and how they are served. Out: an endpoint, as long as the block lasts;
+what is to be said of it; and the wait for the server's own end.
 """
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
 from harness.clock import Clock
-from harness.pipeline.cells import SERVER
+from harness.errors import UsageError
 from harness.plugins import plugin
 from harness.ports import Servable, Target
 from harness.process import refuse_gone
-from harness.records.candidate import Endpoint
+from harness.records.candidate import Candidate, Endpoint
+from harness.records.server import SERVER, ServerSettings
 from harness.records.words import Scalar
-from harness.store.bundle import artifact_path, read_bundle
+from harness.serving.page import call
+from harness.store.bundle import artifact_path, read_bundle, read_example
 
 _LOOK_EVERY_S = 0.5
+
+_COLUMNS_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +34,64 @@ class Served:
 
     endpoint: Endpoint
     log: Path
+    candidates: Mapping[str, Candidate]
+    """By the names that they have there."""
+    examples: Mapping[str, bytes | None]
+    """A request that each answers, in JSON."""
 
 
 @contextlib.contextmanager
 def served(
-    bundle: Path, target: str, runtime: str, replicas: int, parameters: Mapping[str, Scalar]
+    bundles: Sequence[str],
+    target: str,
+    runtime: str,
+    processes: int,
+    parameters: Mapping[str, Scalar],
+    settings: ServerSettings,
 ) -> Iterator[Served]:
-    """Serve a bundle, its digests verified first.
+    """Serve bundles (`FOLDER` or `NAME=FOLDER`), their digests verified first.
 
-    Raises UsageError where it is no bundle, IntegrityError where it is damaged, NotConvertibleError where it has no
-    such runtime, InfrastructureError where the server does not become ready.
+    Raises UsageError where one is no bundle or two have the same name, IntegrityError where one is damaged,
+    NotConvertibleError where it has no such runtime, InfrastructureError where the server does not become ready.
     """
-    candidate = read_bundle(bundle)
-    artifact_path(bundle, candidate, runtime)
+    folders, candidates = _named(bundles)
+    for name, candidate in candidates.items():
+        artifact_path(folders[name], candidate, runtime)
+    (first, folder), *others = folders.items()
     made: Target = plugin("targets", target, parameters)
-    with tempfile.TemporaryDirectory(prefix="harness-serve-") as folder:
+    with tempfile.TemporaryDirectory(prefix="harness-serve-") as logs:
         servable = Servable(
             entry=SERVER,
-            bundle=bundle.resolve(),
+            bundle=folder,
             runtime=runtime,
-            model=candidate.id,
-            replicas=replicas,
+            model=first,
+            replicas=processes,
             cores=(),
-            log=Path(folder, "server.log"),
+            log=Path(logs, "server.log"),
+            beside=dict(others),
+            settings=settings,
         )
         with made.serve(servable) as endpoint:
-            yield Served(endpoint, servable.log)
+            examples = {name: read_example(folder) for name, folder in folders.items()}
+            yield Served(endpoint, servable.log, candidates, examples)
+
+
+def described(served: Served, token_env: str | None) -> Iterator[str]:
+    """What a user wants to know of a server: its models, what they take and answer, and how to ask them."""
+    url = served.endpoint.url
+    for name, candidate in served.candidates.items():
+        signature = candidate.signature
+        columns = [f"{column.name} ({column.kind})" for column in signature.columns[:_COLUMNS_SHOWN]]
+        more = len(signature.columns) - len(columns)
+        yield f"{name}: {signature.task}, from {', '.join(columns)}{f' and {more} more' if more > 0 else ''}."
+        if signature.classes:
+            yield f"  It answers a label and probabilities of {', '.join(signature.classes)}."
+        else:
+            yield "  It answers one number per row."
+        line = call(name, served.examples[name], url, token_env)
+        if line is not None:
+            yield f"  Ask it: {line}"
+    yield f"For people: {url}/  For Prometheus: {url}/metrics"
 
 
 def wait_for_its_end(served: Served, clock: Clock) -> NoReturn:
@@ -63,3 +100,20 @@ def wait_for_its_end(served: Served, clock: Clock) -> NoReturn:
     while True:
         refuse_gone(endpoint.url, endpoint.processes, what=f"The server of {endpoint.model}", log=served.log)
         clock.sleep(_LOOK_EVERY_S)
+
+
+def _named(bundles: Sequence[str]) -> tuple[dict[str, Path], dict[str, Candidate]]:
+    """Folders and candidates by name: the user's, or that of the candidate."""
+    folders: dict[str, Path] = {}
+    candidates: dict[str, Candidate] = {}
+    for given in bundles:
+        name, equals, path = given.partition("=")
+        folder = Path(path if equals else given)
+        candidate = read_bundle(folder)
+        name = name if equals else candidate.id
+        if name in folders:
+            raise UsageError(f"Two bundles are to be served as {name}: give one of them a name by NAME=FOLDER.")
+        if not name or "/" in name or not name.isprintable() or quote(name) != name:
+            raise UsageError(f"{name!r} cannot be a name in an address: use letters, digits, '-', '_' and '.'.")
+        folders[name], candidates[name] = folder.resolve(), candidate
+    return folders, candidates

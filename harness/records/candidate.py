@@ -6,7 +6,7 @@ In: nothing. Out: the records that the search, validation and serving stages han
 import math
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from harness.records.frozen import Frozen
 from harness.records.run import Failure
@@ -130,6 +130,8 @@ class Artifact(Frozen):
     file: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
+    made_with: dict[str, str] = Field(default_factory=dict)
+    """Versions of the libraries whose minor version must be the same where it is loaded."""
     reason: str | None = None
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ class Onnx:
     """ONNX Runtime on the CPU."""
 
     artifact: ClassVar[str] = "model.onnx"
+    same_minor: ClassVar[tuple[str, ...]] = ()
 
     def export(self, pipeline: SklearnPipeline, signature: Signature, sample: Batch) -> bytes:
         _check_classes(pipeline, signature)
@@ -95,7 +96,7 @@ def _predictor(stored: bytes, signature: Signature) -> Predictor:
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     settings.log_severity_level = 3
     session = onnxruntime.InferenceSession(stored, settings, providers=["CPUExecutionProvider"])
-    columns = signature.columns
+    inputs_of = model_inputs(signature.columns)
     wanted = {given.name for given in session.get_inputs()}
     outputs = [given.name for given in session.get_outputs()]
     regression = signature.task == "regression"
@@ -105,7 +106,7 @@ def _predictor(stored: bytes, signature: Signature) -> Predictor:
     answer = outputs[-1:]
 
     def predict(batch: Batch) -> Prediction:
-        numbers, texts = model_inputs(batch, columns)
+        numbers, texts = inputs_of(batch)
         feed: dict[str, Any] = {}
         if NUMBERS in wanted:
             feed[NUMBERS] = numbers.astype(np.float32)

@@ -49,6 +49,7 @@ class SklearnNative:
     """The scikit-learn API, as it was fitted."""
 
     artifact: ClassVar[str] = "model.skops"
+    same_minor: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
     def export(self, pipeline: SklearnPipeline, signature: Signature, sample: Batch) -> bytes:
         import skops.io

@@ -4,7 +4,7 @@ In: a `Batch`. Out: two matrices and the names of their columns. The arithmetic 
 runtime, and needs numpy alone: a server that computes with ONNX starts without pandas and scikit-learn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +20,23 @@ _HOUR = _DAY // 24
 """In microseconds."""
 
 
-def model_inputs(batch: Batch, columns: Sequence[Column]) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
-    """What the steps after `RawColumns` see: numbers of shape (n, k) with dates as parts, and texts of shape (n, m)."""
+def model_inputs(columns: Sequence[Column]) -> Callable[[Batch], tuple[NDArray[np.float64], NDArray[np.object_]]]:
+    """What the steps after `RawColumns` see of a batch of these columns: numbers of shape (n, k), with dates as parts,
+    and texts of shape (n, m).
+    """
     kinds = [column.kind for column in columns if column.kind != "category"]
-    if "date" not in kinds:
+
+    def as_they_are(batch: Batch) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
         return batch.numbers, batch.texts
-    parts = [
-        _date_parts(values) if kind == "date" else values[:, None]
-        for kind, values in zip(kinds, batch.numbers.T, strict=True)
-    ]
-    return np.hstack(parts), batch.texts
+
+    def with_parts(batch: Batch) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+        parts = [
+            _date_parts(values) if kind == "date" else values[:, None]
+            for kind, values in zip(kinds, batch.numbers.T, strict=True)
+        ]
+        return np.hstack(parts), batch.texts
+
+    return with_parts if "date" in kinds else as_they_are
 
 
 def model_columns(columns: Sequence[Column]) -> tuple[tuple[str, ...], tuple[str, ...]]:

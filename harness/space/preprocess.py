@@ -60,7 +60,7 @@ class RawColumns(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scik
             Column.model_construct(name=name, kind=kind) for name, kind in zip(self.names, self.kinds, strict=True)
         ]
         number_names, text_names = model_columns(columns)
-        numbers, texts = model_inputs(to_batch(frame, columns), columns)
+        numbers, texts = model_inputs(columns)(to_batch(frame, columns))
         # Side by side, not column by column: the part of a date may be called as another column is.
         return pd.concat(
             [

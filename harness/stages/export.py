@@ -5,9 +5,10 @@ each runtime that is installed; or a predictor, its files' digests verified firs
 """
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
-from harness.errors import NotConvertibleError, one_line
+from harness.errors import IntegrityError, NotConvertibleError, one_line
 from harness.plugins import installed, plugin
 from harness.ports import Predictor, Runtime, SklearnPipeline
 from harness.records.candidate import Artifact, Candidate, Signature
@@ -37,17 +38,32 @@ def exported(
             continue
         files[runtime.artifact] = data
         digest = hashlib.sha256(data).hexdigest()
-        artifacts.append(Artifact(runtime=name, file=runtime.artifact, sha256=digest, size_bytes=len(data)))
+        made_with = {library: version(library) for library in runtime.same_minor}
+        artifacts.append(
+            Artifact(runtime=name, file=runtime.artifact, sha256=digest, size_bytes=len(data), made_with=made_with)
+        )
     return files, tuple(artifacts)
 
 
 def loaded(bundle: Path, runtime: str) -> tuple[Candidate, Predictor]:
     """The candidate in a bundle, and what computes its answers in this process.
 
-    Raises UsageError where the folder is no bundle, IntegrityError where a file is not what was written,
-    NotConvertibleError, with the reason, where the candidate has no form in this runtime.
+    Raises UsageError where the folder is no bundle; IntegrityError where a file is not what was written, or another
+    version of its library wrote it; NotConvertibleError, with the reason, where it has no form in this runtime.
     """
     candidate = read_bundle(bundle)
     artifact = artifact_path(bundle, candidate, runtime)
     made: Runtime = plugin("runtimes", runtime)
+    _refuse_another_minor(bundle, candidate, runtime)
     return candidate, made.load(artifact, candidate.signature)
+
+
+def _refuse_another_minor(bundle: Path, candidate: Candidate, runtime: str) -> None:
+    (artifact,) = (one for one in candidate.artifacts if one.runtime == runtime)
+    for library, wrote in artifact.made_with.items():
+        here = version(library)
+        if here.split(".")[:2] != wrote.split(".")[:2]:
+            raise IntegrityError(
+                f"{bundle / str(artifact.file)} was written by {library} {wrote}, and here is {here}, which may read "
+                f"it as another model: use {library} {wrote}, another runtime, or export the candidate again."
+            )

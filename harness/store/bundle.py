@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
@@ -18,17 +19,21 @@ from harness.errors import IntegrityError, NotConvertibleError, UsageError
 from harness.records.candidate import Artifact, Candidate
 from harness.store.files import sha256_of, write_atomically
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of `signature.json`; a reader refuses what it does not know."""
+
+_READABLE = (2, SCHEMA)
+"""Bundles of schema 2 have no example."""
 
 SIGNATURE_FILE = "signature.json"
 CARD_FILE = "card.md"
 
 
-def write_bundle(folder: Path, candidate: Candidate, files: Mapping[str, bytes]) -> None:
+def write_bundle(folder: Path, candidate: Candidate, files: Mapping[str, bytes], example: bytes | None = None) -> None:
     """Write the folder of a candidate whose artifacts name exactly `files`; an older one is replaced.
 
-    Readers find the old folder or the whole new one. Raises ValueError where artifacts and files do not agree.
+    `example` is a request that it answers, in JSON. Readers find the old folder or the whole new one. Raises ValueError
+    where artifacts and files do not agree.
     """
     stated = {artifact.file for artifact in candidate.artifacts if artifact.file is not None}
     if stated != set(files) or any(Path(name).name != name for name in files):
@@ -44,6 +49,7 @@ def write_bundle(folder: Path, candidate: Candidate, files: Mapping[str, bytes])
             "schema": SCHEMA,
             "card_sha256": hashlib.sha256(card).hexdigest(),
             "candidate": candidate.model_dump(mode="json"),
+            "example": None if example is None else orjson.loads(example),
         }
         write_atomically(made / SIGNATURE_FILE, orjson.dumps(written, option=orjson.OPT_INDENT_2))
         made.chmod(0o755)
@@ -58,7 +64,7 @@ def read_bundle(folder: Path) -> Candidate:
 
     Raises UsageError where the folder is no bundle, IntegrityError (naming the file) where it is a damaged one.
     """
-    candidate, _ = _signature(folder)
+    candidate, _ = _signed(_signature(folder), folder)
     for artifact in candidate.artifacts:
         if artifact.file is not None:
             _verify(folder, artifact.file, str(artifact.sha256))
@@ -71,12 +77,18 @@ def refuse_altered_bundle(folder: Path, candidate: Candidate) -> None:
         raise IntegrityError(f"{folder / SIGNATURE_FILE} is missing, and the run wrote it. Restore it from a copy.")
     if read_bundle(folder) != candidate:
         raise IntegrityError(f"{folder} is not the candidate that was recorded.")
-    _, card_sha256 = _signature(folder)
+    _, card_sha256 = _signed(_signature(folder), folder)
     _verify(folder, CARD_FILE, card_sha256)
     ours = {SIGNATURE_FILE, CARD_FILE, *(artifact.file for artifact in candidate.artifacts)}
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if strangers:
         raise IntegrityError(f"{folder} holds what the harness did not write: {', '.join(strangers)}. Remove it.")
+
+
+def read_example(folder: Path) -> bytes | None:
+    """A request that the candidate of a folder answers, in JSON; None where it was written without one."""
+    example = _signature(folder).get("example")
+    return None if example is None else orjson.dumps(example)
 
 
 def artifact_path(folder: Path, candidate: Candidate, runtime: str) -> Path:
@@ -112,8 +124,8 @@ def _put_in_place(made: Path, folder: Path) -> None:
         shutil.rmtree(aside.parent, ignore_errors=True)
 
 
-def _signature(folder: Path) -> tuple[Candidate, str]:
-    """What `signature.json` states: the candidate, and the digest of its card."""
+def _signature(folder: Path) -> dict[str, Any]:
+    """What `signature.json` holds."""
     path = folder / SIGNATURE_FILE
     try:
         text = path.read_bytes()
@@ -123,14 +135,20 @@ def _signature(folder: Path) -> tuple[Candidate, str]:
             "`candidates/` of a finished run."
         ) from error
     try:
-        written = orjson.loads(text)
+        written: dict[str, Any] = orjson.loads(text)
         schema = written["schema"]
     except (orjson.JSONDecodeError, TypeError, KeyError) as error:
         raise IntegrityError(f"{path} is damaged: it is not the JSON that was written ({error}).") from error
-    if schema != SCHEMA:
+    if schema not in _READABLE:
         raise IntegrityError(
             f"{path} has schema {schema!r}, and this version reads {SCHEMA}: use the harness that wrote it."
         )
+    return written
+
+
+def _signed(written: Mapping[str, Any], folder: Path) -> tuple[Candidate, str]:
+    """The candidate that a signature states, and the digest of its card."""
+    path = folder / SIGNATURE_FILE
     try:
         candidate = Candidate.model_validate_json(orjson.dumps(written.get("candidate")))
     except ValidationError as error:

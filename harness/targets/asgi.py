@@ -6,6 +6,7 @@ processes, so a client needs several connections per replica to load them evenly
 
 import contextlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +16,9 @@ from harness.errors import UsageError
 from harness.ports import Servable
 from harness.process import LOOPBACK, ONE_THREAD, child_servers, wait_ready
 from harness.records.candidate import Endpoint
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where processes of one port share what they count; prometheus-client reads it."""
 
 REQUIRES = ("uvicorn", "uvloop", "httptools")
 
@@ -35,18 +39,23 @@ class Asgi:
             raise UsageError("The target asgi serves a candidate in a runtime, and was given none.")
         clock = SystemClock()
         began_s = clock.monotonic_s()
-        command = [sys.executable, "-m", servable.entry, "serve", "--bundle", str(servable.bundle)]
-        command += ["--runtime", servable.runtime, "--model", servable.model]
-        with child_servers(
-            command,
-            what=f"The server of {servable.model}",
-            log=servable.log,
-            count=servable.replicas,
-            port=self.port,
-            cores=servable.cores,
-            environment=ONE_THREAD,
-            timeout_s=self.ready_timeout_s,
-        ) as (port, processes):
+        command = [sys.executable, "-m", servable.entry, "serve", "--runtime", servable.runtime]
+        command += ["--settings", servable.settings.model_dump_json()]
+        for name, folder in servable.bundles.items():
+            command += ["--model", f"{name}={folder}"]
+        with (
+            _shared_metrics(servable.replicas) as environment,
+            child_servers(
+                command,
+                what=f"The server of {servable.model}",
+                log=servable.log,
+                count=servable.replicas,
+                port=self.port,
+                cores=servable.cores,
+                environment={**ONE_THREAD, **environment},
+                timeout_s=self.ready_timeout_s,
+            ) as (port, processes),
+        ):
             url = f"http://{LOOPBACK}:{port}"
             wait_ready(f"{url}/v2/health/ready", timeout_s=10.0, what="The server", log=servable.log)
             yield Endpoint(
@@ -57,3 +66,13 @@ class Asgi:
                 processes=processes,
                 notes=("uvicorn (uvloop, httptools), access log off, one thread per replica",),
             )
+
+
+@contextlib.contextmanager
+def _shared_metrics(processes: int) -> Iterator[dict[str, str]]:
+    """The environment in which several processes count together; one by itself does without, which is faster."""
+    if processes == 1:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="harness-metrics-") as folder:
+        yield {METRICS_FOLDER: folder}

@@ -95,11 +95,11 @@ def _deploy(servable: Servable, port: int, max_ongoing_requests: int, timeout_s:
     import ray
     from ray import serve
 
-    entry, bundle, runtime, model = servable.entry, str(servable.bundle), servable.runtime, servable.model
+    entry, bundles, runtime, settings = servable.entry, servable.bundles, servable.runtime, servable.settings
 
     def build() -> Any:
         """Runs in the replica: the model never travels through Ray."""
-        return importlib.import_module(entry).application(Path(bundle), runtime, model)
+        return importlib.import_module(entry).application(bundles, runtime, settings)
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"enable_access_log": False, "log_level": "WARNING"}

@@ -187,7 +187,7 @@ def test_a_candidate_is_served_until_it_is_interrupted_or_dies(
 ) -> None:
     before = set(psutil.pids())
     bundle = next((results / "one" / "candidates").iterdir())
-    with started(["serve", str(bundle), "--replicas", "2"]) as run:
+    with started(["serve", str(bundle), "--processes", "2"]) as run:
         assert run.stdout is not None
         assert run.stderr is not None
         url = run.stdout.readline().strip().removesuffix("/infer")

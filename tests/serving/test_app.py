@@ -1,29 +1,41 @@
 """What the application promises to any client that comes along, asked without a server in between."""
 
 import asyncio
+import gzip
 import json
+import re
+import threading
+import time
+import zlib
 
 import numpy as np
 import orjson
 import pytest
 
-import harness.serving.app as app_room
+from harness.errors import UsageError
 from harness.records.candidate import Column, Signature
 from harness.records.rows import Prediction
+from harness.records.server import ServerSettings
 from harness.serving.app import application
+from harness.serving.limits import Limits
+from harness.serving.work import Model
 
 SIGNATURE = Signature(task="regression", columns=(Column(name="x", kind="number"),))
 GOOD = orjson.dumps({"inputs": [{"name": "rows", "datatype": "FP64", "shape": [2, 1], "data": [1.5, 2.0]}]})
 INFER = "/v2/models/double/infer"
+JSON = b"application/json"
 
 
 def double(batch):
     return Prediction(values=2 * batch.numbers[:, 0], probabilities=None)
 
 
-def ask(path, method="GET", chunks=(b"",), headers=(), predict=double, gone=False):
-    """Status, headers and parsed body of one request; None where the application sent nothing."""
-    app = application(predict, SIGNATURE, "double")
+def model(predict=double, name="double", version=None, example=None):
+    return Model(name, version, "none", SIGNATURE, predict, example)
+
+
+async def asked(app, path, method="GET", chunks=(b"",), headers=(), gone=False):
+    """Status, headers and body of one request; None where the application sent nothing."""
     messages = [
         {"type": "http.request", "body": chunk, "more_body": place < len(chunks) - 1 or gone}
         for place, chunk in enumerate(chunks)
@@ -38,15 +50,25 @@ def ask(path, method="GET", chunks=(b"",), headers=(), predict=double, gone=Fals
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
-    asyncio.run(app(scope, receive, send))
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers), "server": ("127.0.0.1", 80)}
+    await app(scope, receive, send)
     if not sent:
         return None
     start, body = sent
-    headers = dict(start["headers"])
-    assert headers[b"content-type"] == b"application/json"
-    assert headers[b"content-length"] == b"%d" % len(body["body"])
-    return start["status"], headers, json.loads(body["body"])
+    found = dict(start["headers"])
+    assert found[b"content-length"] == b"%d" % len(body["body"])
+    return start["status"], found, body["body"]
+
+
+def ask(path, method="GET", chunks=(b"",), headers=(), predict=double, gone=False, **served):
+    """As `asked`, of a fresh application; its answer is JSON."""
+    app = application([model(predict)], **served)
+    found = asyncio.run(asked(app, path, method, chunks, headers, gone))
+    if found is None:
+        return None
+    status, headers, body = found
+    assert headers[b"content-type"] == JSON
+    return status, headers, json.loads(body)
 
 
 def test_rows_are_answered():
@@ -82,7 +104,17 @@ def test_it_says_what_it_is_and_what_it_takes():
     assert stated["outputs"] == [{"name": "value", "datatype": "FP64", "shape": [-1]}]
 
 
-@pytest.mark.parametrize("path", ["/", "/v2/", "/v2/models/other", "/v2/models/other/infer", "/metrics"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v3",
+        "/v2/",
+        "/v2/models/other",
+        "/v2/models/other/infer",
+        "/v2/models/double/../double",
+        "/v2/models/double/versions/1",
+    ],
+)
 def test_what_is_not_there_is_404(path):
     status, _, answer = ask(path)
     assert status == 404
@@ -123,17 +155,17 @@ def test_a_prediction_that_is_no_number_is_500():
     assert ask(INFER, "POST", [GOOD], predict=lost)[0] == 500
 
 
-def test_a_body_beyond_the_limit_is_413_however_it_is_sent(monkeypatch):
-    monkeypatch.setattr(app_room, "BODY_LIMIT_BYTES", 100)
-
+def test_a_body_beyond_the_limit_is_413_however_it_is_sent():
     def never(batch):
         pytest.fail("the model was asked")
 
-    stated = ask(INFER, "POST", [b"x" * 101], [(b"content-length", b"101")], never)
-    in_one = ask(INFER, "POST", [b"x" * 101], (), never)
-    # The rest of this body is never asked for: `receive` would fail on an empty list.
-    in_pieces = ask(INFER, "POST", [b"x" * 60, b"x" * 60, b"x" * 60], (), never)
-    for answer in (stated, in_one, in_pieces):
+    small = {"predict": never, "limits": Limits(body_bytes=100)}
+    # The rest of these bodies is never asked for: `receive` would fail on an empty list.
+    stated = ask(INFER, "POST", [b"x", b"x" * 100], [(b"content-length", b"101")], **small)
+    in_one = ask(INFER, "POST", [b"x" * 101], **small)
+    in_pieces = ask(INFER, "POST", [b"x" * 60, b"x" * 60, b"x" * 60], **small)
+    bomb = ask(INFER, "POST", [gzip.compress(b"0" * 10**6)[:100]], [(b"content-encoding", b"gzip")], **small)
+    for answer in (stated, in_one, in_pieces, bomb):
         assert answer[0] == 413
         assert answer[1][b"connection"] == b"close"
 
@@ -143,7 +175,7 @@ def test_a_client_that_left_is_not_answered():
 
 
 def test_it_starts_and_stops_as_a_server_asks():
-    app = application(double, SIGNATURE, "double")
+    app = application([model()])
     messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     sent = []
 
@@ -156,3 +188,294 @@ def test_it_starts_and_stops_as_a_server_asks():
     asyncio.run(app({"type": "lifespan"}, receive, send))
 
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [(b"gzip", gzip.compress(GOOD)), (b"deflate", zlib.compress(GOOD)), (b"identity", GOOD)],
+)
+def test_a_body_may_be_compressed(encoding, packed):
+    status, _, answer = ask(INFER, "POST", [packed], [(b"content-encoding", encoding)])
+    assert (status, answer["outputs"][0]["data"]) == (200, [3.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed", "status"),
+    [
+        (b"br", GOOD, 415),
+        (b"gzip", GOOD, 400),
+        (b"gzip", gzip.compress(GOOD)[:-9], 400),
+        (b"gzip", gzip.compress(GOOD) + b"more", 400),
+    ],
+    ids=["unknown", "no gzip", "half of it", "more behind it"],
+)
+def test_what_cannot_be_unpacked_is_refused(encoding, packed, status):
+    found, _, answer = ask(INFER, "POST", [packed], [(b"content-encoding", encoding)])
+    assert found == status and set(answer) == {"error"}
+
+
+def in_bytes(*values, name="rows", more=b"", header_length=None):
+    raw = np.array(values, "<f8").tobytes()
+    given = {"name": name, "datatype": "FP64", "shape": [len(values), 1], "parameters": {"binary_data_size": len(raw)}}
+    header = orjson.dumps({"inputs": [given], "parameters": {"binary_data_output": True}})
+    length = str(len(header) if header_length is None else header_length).encode()
+    return header + raw + more, [(b"inference-header-content-length", length)]
+
+
+def test_tensors_may_come_and_go_as_bytes_behind_the_json():
+    body, headers = in_bytes(1.5, 2.0)
+    status, answered, answer = asyncio.run(asked(application([model()]), INFER, "POST", [body], headers))
+    assert (status, answered[b"content-type"]) == (200, b"application/octet-stream")
+    length = int(answered[b"inference-header-content-length"])
+    stated = json.loads(answer[:length])
+    assert stated["outputs"] == [
+        {"name": "value", "datatype": "FP64", "shape": [2], "parameters": {"binary_data_size": 16}}
+    ]
+    assert np.frombuffer(answer[length:], "<f8").tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (in_bytes(1.5, more=b"x"), "body: has 1 bytes"),
+        (in_bytes(1.5, header_length=10**9), "body: ends before"),
+        (in_bytes(1.5, header_length=3), "body: not JSON"),
+        ((in_bytes(1.5)[0], [(b"inference-header-content-length", b"-1")]), "inference-header-content-length"),
+        ((in_bytes(1.5)[0], []), "body: not JSON"),
+        (in_bytes(1.5, name="other"), "'other'"),
+    ],
+    ids=["more than was stated", "beyond the body", "within the JSON", "no length", "no header", "unknown"],
+)
+def test_bytes_that_are_not_as_stated_are_400(given, said):
+    body, headers = given
+    status, _, answer = ask(INFER, "POST", [body], headers)
+    assert status == 400 and answer["error"].startswith(said)
+
+
+def test_every_answer_says_where_its_time_went():
+    def slow(batch):
+        time.sleep(0.02)
+        return double(batch)
+
+    _, headers, _ = ask(INFER, "POST", [GOOD], predict=slow)
+    timing = headers[b"server-timing"].decode()
+    stages = {name: float(ms) for name, ms in re.findall(r"(\w+);dur=([\d.]+)", timing)}
+    assert list(stages) == ["received", "queued", "decoded", "predicted", "encoded"]
+    assert stages["predicted"] >= 20.0 > stages["decoded"] + stages["encoded"]
+
+
+def test_several_models_answer_by_name_and_version():
+    def triple(batch):
+        return Prediction(values=3 * batch.numbers[:, 0], probabilities=None)
+
+    app = application([model(), model(triple, "triple", "v7")])
+
+    async def all_of_them():
+        paths = [INFER, "/v2/models/triple/infer", "/v2/models/triple/versions/v7/infer"]
+        return [json.loads((await asked(app, path, "POST", [GOOD]))[2]) for path in paths]
+
+    answers = asyncio.run(all_of_them())
+    assert [answer["outputs"][0]["data"] for answer in answers] == [[3.0, 4.0], [4.5, 6.0], [4.5, 6.0]]
+    assert [answer.get("model_version") for answer in answers] == [None, "v7", "v7"]
+
+
+@pytest.mark.parametrize("given", [[], [(b"authorization", b"Bearer wrong")], [(b"authorization", b"secret")]])
+@pytest.mark.parametrize(("path", "method"), [(INFER, "POST"), ("/metrics", "GET"), ("/v3", "GET"), ("/", "GET")])
+def test_without_the_token_nothing_is_said(path, method, given):
+    status, headers, answer = ask(path, method, [GOOD], given, token="secret")
+    assert (status, headers[b"www-authenticate"]) == (401, b"Bearer")
+    assert "secret" not in json.dumps(answer)
+
+
+def test_with_the_token_all_is_as_without_one():
+    assert ask(INFER, "POST", [GOOD], [(b"authorization", b"Bearer secret")], token="secret")[0] == 200
+    assert ask("/v2/health/ready", token="secret")[0] == 200  # whoever looks whether a server is there has none
+
+
+def test_prometheus_is_told_of_requests_by_status_and_of_their_time():
+    app = application([model()])
+
+    async def some():
+        for body in (GOOD, GOOD, b"{"):
+            await asked(app, INFER, "POST", [body])
+        return await asked(app, "/metrics")
+
+    status, headers, text = asyncio.run(some())
+    assert status == 200 and headers[b"content-type"].startswith(b"text/plain; version=0.0.4")
+    lines = text.decode().splitlines()
+    labels = 'model="double",runtime="none"'
+    assert f'inference_requests_total{{code="200",{labels}}} 2.0' in lines
+    assert f'inference_requests_total{{code="400",{labels}}} 1.0' in lines
+    assert f"inference_request_seconds_count{{{labels}}} 3.0" in lines
+    assert f"inference_in_flight{{{labels}}} 0.0" in lines
+
+
+def test_a_page_for_people_has_a_line_that_asks_the_model():
+    status, headers, body = asyncio.run(asked(application([model(name="<b>", example=GOOD)]), "/"))
+    page = body.decode()
+    assert status == 200 and headers[b"content-type"].startswith(b"text/html")
+    assert "curl -s" in page and "127.0.0.1:80/v2/models/" in page
+    assert "<b>" not in page and "&lt;b&gt;" in page
+
+
+def test_a_line_is_logged_for_each_request_where_that_is_wanted(caplog):
+    with caplog.at_level("INFO", logger="harness.access"):
+        ask(INFER, "POST", [b"{"], settings=ServerSettings(access_log=True))
+        ask(INFER, "POST", [b"{"])
+    (record,) = [record for record in caplog.records if record.name == "harness.access"]
+    line = json.loads(record.message)
+    assert (line["method"], line["path"], line["status"]) == ("POST", INFER, 400)
+    assert line["took_ms"] >= 0
+
+
+def crowd(predict, requests, settings):
+    """So many requests at once; the statuses, and seconds until each was answered."""
+    app = application([model(predict)], settings)
+
+    async def one():
+        began_s = time.perf_counter()
+        status, headers, _ = await asked(app, INFER, "POST", [GOOD])
+        return status, headers, time.perf_counter() - began_s
+
+    async def all_of_them():
+        await one()  # until then nobody knows how long it takes
+        return await asyncio.gather(*(one() for _ in range(requests)))
+
+    return asyncio.run(all_of_them())
+
+
+def test_beyond_the_queue_requests_are_refused_at_once_and_told_when_to_come_again():
+    def slow(batch):
+        time.sleep(0.02)
+        return double(batch)
+
+    found = crowd(slow, 30, ServerSettings(waiting_s=0.1))
+    refused = [(headers, took_s) for status, headers, took_s in found if status == 503]
+    assert {status for status, _, _ in found} == {200, 503}
+    assert 22 <= len(refused) <= 25  # those that go ahead of it take each a fiftieth of a second
+    assert all(int(headers[b"retry-after"]) >= 1 for headers, _ in refused)
+    assert max(took_s for _, took_s in refused) < min(took_s for status, _, took_s in found if status == 200)
+
+
+def test_a_slow_model_computes_beside_the_loop_and_a_quick_one_in_it():
+    threads = []
+
+    def watched(seconds):
+        def predict(batch):
+            threads.append(threading.current_thread())
+            time.sleep(seconds)
+            return double(batch)
+
+        return predict
+
+    crowd(watched(0.02), 3, ServerSettings())
+    assert threading.main_thread() not in threads
+    threads.clear()
+    crowd(watched(0.0), 3, ServerSettings())
+    assert threads[1:] == [threading.main_thread()] * 3
+
+
+def test_requests_that_wait_are_computed_together_where_that_is_wanted():
+    sizes = []
+
+    def watched(batch):
+        sizes.append(len(batch))
+        return double(batch)
+
+    found = crowd(watched, 12, ServerSettings(batch_requests=4))
+    assert [status for status, _, _ in found] == [200] * 12
+    assert max(sizes) == 8 and sum(sizes) == 2 * 13  # two rows each
+
+
+def test_a_request_that_breaks_the_model_does_not_break_those_it_is_computed_with():
+    def picky(batch):
+        if (batch.numbers == 13.0).any():
+            raise ValueError("thirteen")
+        return double(batch)
+
+    app = application([model(picky)], ServerSettings(batch_requests=8))
+    bodies = [GOOD, GOOD.replace(b"1.5", b"13.0"), GOOD, b"{"]
+
+    async def all_of_them():
+        return await asyncio.gather(*(asked(app, INFER, "POST", [body]) for body in bodies))
+
+    found = asyncio.run(all_of_them())
+    assert [status for status, _, _ in found] == [200, 500, 200, 400]
+    assert json.loads(found[2][2])["outputs"][0]["data"] == [3.0, 4.0]
+
+
+def test_one_that_waits_for_others_does_so_only_where_they_are_likely_to_come():
+    """Alone it would wait a second for nobody."""
+    app = application([model()], ServerSettings(batch_requests=4, batch_wait_s=1.0))
+
+    async def one():
+        began_s = time.perf_counter()
+        await asked(app, INFER, "POST", [GOOD])
+        return time.perf_counter() - began_s
+
+    assert asyncio.run(one()) < 0.5
+
+
+def test_a_model_has_answered_its_own_example_before_anybody_asks_it():
+    asked_for = []
+
+    def watched(batch):
+        asked_for.append(batch.numbers.ravel().tolist())
+        return double(batch)
+
+    application([model(watched, example=GOOD)])
+    assert asked_for == [[1.5, 2.0]] * 2  # cold, and so that it is known how long it takes
+
+
+def test_a_model_that_does_not_answer_its_own_example_is_not_served():
+    def broken(batch):
+        raise RuntimeError("lost")
+
+    with pytest.raises(UsageError, match="double does not answer its own example"):
+        application([model(broken, example=GOOD)])
+
+
+def test_whoever_leaves_the_queue_is_not_computed():
+    computed = []
+
+    def slow(batch):
+        computed.append(batch.numbers[0, 0])
+        time.sleep(0.05)
+        return double(batch)
+
+    app = application([model(slow, example=GOOD)])
+    computed.clear()
+
+    async def some():
+        bodies = [GOOD.replace(b"1.5", str(number).encode()) for number in (1, 2, 3)]
+        tasks = [asyncio.create_task(asked(app, INFER, "POST", [body])) for body in bodies]
+        await asyncio.sleep(0.02)
+        tasks[1].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, second, third = asyncio.run(some())
+    assert (first[0], third[0]) == (200, 200) and isinstance(second, asyncio.CancelledError)
+    assert computed == [1.0, 3.0]
+
+
+def test_a_server_may_start_again_after_it_has_stopped():
+    def slow(batch):
+        time.sleep(0.01)
+        return double(batch)
+
+    app = application([model(slow)])
+
+    async def life():
+        messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+        answer = await asked(app, INFER, "POST", [GOOD])
+
+        async def receive():
+            return messages.pop(0)
+
+        async def send(message):
+            pass
+
+        await app({"type": "lifespan"}, receive, send)
+        return answer[0]
+
+    assert [asyncio.run(life()), asyncio.run(life())] == [200, 200]

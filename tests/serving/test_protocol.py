@@ -339,10 +339,10 @@ def test_half_an_answer_is_none(answer):
 
 
 def test_a_client_may_name_its_request_and_choose_its_outputs():
-    request = request_reader(NUMBERS)(body(rows([1.0, 2.0]), id="a-7", outputs=[{"name": "label"}]))
+    request = request_reader(NUMBERS)(body(rows([1.0, 2.0]), id="a-7", outputs=[{"name": "label"}]), None)
     prediction = Prediction(values=np.array([1.0]), probabilities=np.array([[0.25, 0.75]]))
 
-    answer = json.loads(response_writer(NUMBERS, "m")(prediction, request.id, request.outputs))
+    answer = json.loads(response_writer(NUMBERS, "m")(prediction, request.id, request.outputs).body)
 
     assert answer["id"] == "a-7"
     assert [output["name"] for output in answer["outputs"]] == ["label"]

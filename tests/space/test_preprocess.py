@@ -71,7 +71,7 @@ SINCE = (Column(name="since", kind="date"),)
 def parts_of(moments: list[datetime.datetime]) -> np.ndarray:
     """As a runtime sees them that computes on a batch."""
     dates = np.array(moments, dtype="datetime64[us]")
-    return model_inputs(to_batch(pd.DataFrame({"since": dates}), SINCE), SINCE)[0]
+    return model_inputs(SINCE)(to_batch(pd.DataFrame({"since": dates}), SINCE))[0]
 
 
 def calendar(moment: datetime.datetime) -> list[int]:
@@ -116,7 +116,7 @@ def test_the_last_microsecond_of_a_day_belongs_to_it() -> None:
 def test_a_hole_beside_a_date_leaves_the_date_whole() -> None:
     days = np.array([[np.nan], [20484 + 2 / 24], [np.nan]])
     batch = Batch(days, np.empty((3, 0), dtype=object))
-    parts = model_inputs(batch, SINCE)[0]
+    parts = model_inputs(SINCE)(batch)[0]
     assert np.isnan(parts[[0, 2]]).all()
     assert parts[1, 1:].tolist() == [2026, 1, 31, 5, 2]
     assert to_frame(batch, SINCE)["since"].tolist() == [pd.NaT, pd.Timestamp("2026-01-31 02:00"), pd.NaT]
@@ -124,7 +124,7 @@ def test_a_hole_beside_a_date_leaves_the_date_whole() -> None:
 
 def test_a_missing_date_has_no_parts() -> None:
     batch = Batch(np.array([[np.nan]]), np.empty((1, 0), dtype=object))
-    assert np.isnan(model_inputs(batch, (Column(name="since", kind="date"),))[0]).all()
+    assert np.isnan(model_inputs((Column(name="since", kind="date"),))(batch)[0]).all()
 
 
 def test_the_model_sees_numbers_then_texts_with_dates_as_parts() -> None:

@@ -1,0 +1,297 @@
+"""The target asgi, asked by clients that know nothing of us: Triton's own, and those that mean no good."""
+
+import contextlib
+import dataclasses
+import gzip
+import json
+import socket
+import threading
+import time
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+from harness.process import LOOPBACK
+from harness.records.server import ServerSettings
+from harness.runtimes.onnx import Onnx
+from harness.serving.limits import Limits
+from harness.serving.protocol import encode_request
+from harness.targets.asgi import Asgi
+
+INFER = "/v2/models/c1/infer"
+
+
+@pytest.fixture(scope="module")
+def served(bundle, tmp_path_factory):
+    from harness.ports import Servable
+
+    log = tmp_path_factory.mktemp("asgi") / "server.log"
+    servable = Servable("harness.server", bundle, "onnx", "c1", 1, (), log, beside={"other": bundle})
+    with Asgi().serve(servable) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def client(served):
+    with contextlib.closing(triton.InferenceServerClient(urlsplit(served.url).netloc)) as made:
+        yield made
+
+
+def as_triton_sends(batch, binary):
+    """The rows of the batch as inputs of Triton's client."""
+    dates = np.array(
+        ["" if days != days else str(np.datetime64(int(days), "D")) for days in batch.numbers[:, 1]], dtype=object
+    )
+    columns = {
+        "height": ("FP64", batch.numbers[:, 0]),
+        "colour": ("BYTES", batch.texts[:, 0]),
+        "sold": ("BYTES", dates),
+        "new": ("BOOL", batch.numbers[:, 2].astype(bool)),
+    }
+    inputs = []
+    for name, (datatype, values) in columns.items():
+        given = triton.InferInput(name, [len(batch)], datatype)
+        given.set_data_from_numpy(values, binary_data=binary)
+        inputs.append(given)
+    return inputs
+
+
+@pytest.mark.parametrize("binary_output", [True, False])
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+def test_tritons_client_is_answered_as_in_process(client, batch, bundle, signature, binary_output, compression):
+    outputs = [triton.InferRequestedOutput(name, binary_output) for name in ("label", "probabilities")]
+    answer = client.infer(
+        "c1", as_triton_sends(batch, True), outputs=outputs, request_id="a-7", request_compression_algorithm=compression
+    )
+    wanted = Onnx().load(bundle / "model.onnx", signature)(batch)
+    assert np.array_equal(answer.as_numpy("probabilities"), wanted.probabilities)
+    labels = [label.decode() if isinstance(label, bytes) else label for label in answer.as_numpy("label")]
+    assert labels == [signature.classes[int(value)] for value in wanted.values]
+    assert (answer.get_response()["id"], answer.get_response()["model_version"]) == ("a-7", "c1")
+
+
+def test_tritons_client_may_send_json_where_nothing_is_missing(client, batch, bundle, signature):
+    whole = batch.take(np.flatnonzero(np.isfinite(batch.numbers).all(axis=1)))
+    answer = client.infer("c1", as_triton_sends(whole, False))
+    wanted = Onnx().load(bundle / "model.onnx", signature)(whole)
+    assert np.array_equal(answer.as_numpy("probabilities"), wanted.probabilities)
+
+
+def test_tritons_client_finds_what_it_looks_for(client):
+    assert client.is_server_live() and client.is_server_ready()
+    for model in ("c1", "other"):
+        assert client.is_model_ready(model) and client.is_model_ready(model, "c1")
+    assert not client.is_model_ready("none")
+    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+    stated = client.get_model_metadata("c1")
+    assert {one["name"] for one in stated["inputs"]} == {"height", "colour", "sold", "new"}
+
+
+def test_tritons_client_is_told_what_it_got_wrong(client, batch):
+    with pytest.raises(triton.InferenceServerException, match="colour: is missing") as refused:
+        client.infer("c1", [one for one in as_triton_sends(batch, True) if one.name() != "colour"])
+    assert refused.value.status() == "400"
+
+
+def spoken(served, *parts, wait_s=5.0, pause_s=0.0):
+    """What a server says to these bytes; whatever comes within `wait_s` seconds."""
+    address = urlsplit(served.url)
+    with socket.create_connection((address.hostname, address.port), timeout=wait_s) as sock:
+        for part in parts:
+            with contextlib.suppress(OSError):  # it may have closed by now, and said why
+                sock.sendall(part)
+            time.sleep(pause_s)
+        found = b""
+        with contextlib.suppress(OSError):
+            while piece := sock.recv(65_536):
+                found += piece
+                if b"\r\n\r\n" in found and not _is_short(found):
+                    break
+        return found
+
+
+def _is_short(answer):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    lengths = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return bool(lengths) and len(body) < lengths[0]
+
+
+def request(body, *headers, length=None, path=INFER, method="POST"):
+    stated = len(body) if length is None else length
+    lines = [f"{method} {path} HTTP/1.1", "host: here", f"content-length: {stated}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def replaced(good, **inputs):
+    """A request with some of its inputs changed: a tensor, or a change to one."""
+    whole = json.loads(good)
+    for given in whole["inputs"]:
+        given.update(inputs.get(given["name"], {}))
+    return json.dumps(whole).encode()
+
+
+def first_row(good, name, value):
+    given = next(one for one in json.loads(good)["inputs"] if one["name"] == name)
+    return {name: {"data": [value, *given["data"][1:]]}}
+
+
+def corpus(good):
+    """Whatever is wrong with a request, what is said of it, and what a server of ours answers: name, bytes, status."""
+    limits = Limits()
+    without = json.dumps({"inputs": json.loads(good)["inputs"][1:]}).encode()
+    twice = json.dumps({"inputs": json.loads(good)["inputs"] + json.loads(good)["inputs"][:1]}).encode()
+    more = json.dumps({"inputs": [*json.loads(good)["inputs"], {"name": "more", "shape": [1], "data": [1]}]}).encode()
+    deep = b'{"inputs":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
+    bomb = gzip.compress(b" " * (limits.body_bytes + 1))
+    bodies = {
+        "empty": (b"", "body"),
+        "cut short": (good[:-10], "body"),
+        "not UTF-8": (good.replace(b'"red"', b'"\xff\xfe"', 1), "body"),
+        "not an object": (b"[1, 2]", "body"),
+        "a text for a number": (replaced(good, **first_row(good, "height", "1.5")), "height"),
+        "a bool for a number": (replaced(good, **first_row(good, "height", True)), "height"),
+        "a number for a text": (replaced(good, **first_row(good, "colour", 3)), "colour"),
+        "NaN": (good.replace(b'"data":[', b'"data":[NaN,', 1), "body"),
+        "1e400": (good.replace(b'"data":[null', b'"data":[1e400', 1), "body"),
+        "a missing column": (without, "height"),
+        "an extra column": (more, "'more'"),
+        "a column twice": (twice, "'height'"),
+        "no rows": (replaced(good, height={"shape": [0], "data": []}), "height"),
+        "more rows than are taken": (replaced(good, height={"shape": [limits.rows + 1]}), "height"),
+        "a shape of another size": (replaced(good, height={"shape": [3]}), "inputs"),
+        "a shape of a million digits": (good.replace(b'"shape":[20]', b'"shape":[' + b"9" * 10**6 + b"]", 1), "body"),
+        "a million digits": (good.replace(b'"data":[null', b'"data":[' + b"9" * 10**6, 1), "body"),
+        "10,000 deep": (deep, "body"),
+        "a long text": (replaced(good, **first_row(good, "colour", "x" * (limits.text_characters + 1))), "colour"),
+        "a surrogate": (good.replace(b'"red"', b'"\\ud800"', 1), "body"),
+        "no date": (replaced(good, **first_row(good, "sold", "2026-02-30")), "sold"),
+        "a year of 10,000": (replaced(good, **first_row(good, "sold", "10000-01-01")), "sold"),
+    }
+    for name, (body, field) in bodies.items():
+        yield name, [request(body)], 400, field
+    yield "a gzip bomb", [request(bomb, "content-encoding: gzip")], 413, "a body may have"
+    yield "no gzip", [request(good, "content-encoding: gzip")], 400, "body"
+    yield "an unknown compression", [request(good, "content-encoding: br")], 415, "content-encoding"
+    yield "a body too large", [request(b"x" * 70_000, length=limits.body_bytes + 1)], 413, "a body may have"
+    yield "a length of no number", [request(good, length="ten")], 400, "this is no HTTP"
+    yield "a negative length", [request(good, length=-1)], 400, "this is no HTTP"
+    yield "two lengths", [request(good, "content-length: 5")], 400, "this is no HTTP"
+    both = "transfer-encoding: chunked"
+    yield "a length and chunks", [request(good, both)], 400, "this is no HTTP"
+    yield "the wrong method", [request(b"", method="GET")], 405, "GET is not allowed"
+    yield "an unknown method", [request(b"", method="PAINT")], 400, "this is no HTTP"
+    for path in ("/v2/models/c1/../../etc/passwd", "/v2/models/%2e%2e/infer", "//v2/models/c1/infer", "/v2/models/c1"):
+        yield f"the path {path}", [request(good, path=path)], 405 if path.endswith("c1") else 404, ""
+    yield "a path of 100,000", [request(good, path="/" + "a" * 100_000)], 431, "a request may have"
+    yield "1,000 headers", [request(good, *(f"x-{n}: 1" for n in range(1_000)))], 431, "a request may have"
+    yield "a header of 100,000", [request(good, "x: " + "a" * 100_000)], 431, "a request may have"
+    yield "no HTTP", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], 400, "this is no HTTP"
+
+
+@pytest.fixture(scope="module")
+def good(batch, signature):
+    return encode_request(batch, signature)
+
+
+def test_whatever_is_wrong_is_said_in_json_with_a_status_of_400(served, good):
+    wrong = []
+    for name, parts, status, field in corpus(good):
+        answer = spoken(served, *parts)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        try:
+            said = json.loads(body)["error"]
+            assert head.startswith(b"HTTP/1.1 %d " % status) and said.startswith(field), said
+            assert "\n" not in said and "Traceback" not in said and len(said) < 400
+        except (ValueError, KeyError, AssertionError) as error:
+            wrong.append((name, status, answer[:300], str(error)[:200]))
+    assert not wrong, "\n".join(map(str, wrong))
+    assert spoken(served, request(good)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_columns_may_come_in_any_order_and_of_a_category_that_nobody_knows(served, good):
+    usual = json.loads(spoken(served, request(good)).partition(b"\r\n\r\n")[2])
+    turned = json.dumps({"inputs": json.loads(good)["inputs"][::-1]}).encode()
+    assert json.loads(spoken(served, request(turned)).partition(b"\r\n\r\n")[2]) == usual
+    unknown = replaced(good, **first_row(good, "colour", "ultraviolet"))
+    assert spoken(served, request(unknown)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.fixture
+def hasty(servable, monkeypatch):
+    """A server that waits for a request for half a second, and takes eight connections."""
+    code = (
+        "import harness.server as s, harness.serving.limits as l, sys\n"
+        "s.LIMITS = l.Limits(send_s=0.5, connections=8)\n"
+        "sys.exit(s.main())\n"
+    )
+    import sys
+
+    import harness.targets.asgi as room
+
+    original = room.child_servers
+
+    def patched(command, **more):
+        return original([sys.executable, "-c", code, *command[3:]], **more)
+
+    monkeypatch.setattr(room, "child_servers", patched)
+    with Asgi().serve(servable) as endpoint:
+        yield endpoint
+
+
+def test_who_sends_slowly_is_told_so_and_holds_nothing(hasty, good):
+    whole = request(good)
+    for begun in (
+        whole[:10],
+        whole[:-5],
+        b"POST " + INFER.encode() + b" HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n",
+    ):
+        answer = spoken(hasty, begun)
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"may take 0.5 s to send" in answer
+    assert spoken(hasty, whole[:30], whole[30:], pause_s=0.2).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_holds_all_connections_keeps_the_others_out_and_no_longer(hasty, good):
+    address = urlsplit(hasty.url)
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(socket.create_connection((address.hostname, address.port)))
+        time.sleep(0.2)
+        assert spoken(hasty, request(good)) == b""
+    time.sleep(0.2)
+    assert spoken(hasty, request(good)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_good_requests_are_answered_beside_bad_ones(served, good):
+    stop = threading.Event()
+
+    def abuse():
+        while not stop.is_set():
+            for _, parts, _, _ in corpus(good):
+                spoken(served, *parts, wait_s=2.0)
+
+    thread = threading.Thread(target=abuse)
+    thread.start()
+    try:
+        assert all(spoken(served, request(good)).startswith(b"HTTP/1.1 200 ") for _ in range(50))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_token_is_wanted_where_one_is_named(servable, good, monkeypatch):
+    monkeypatch.setenv("MODEL_TOKEN", "a-secret")
+    asked = dataclasses.replace(servable, settings=ServerSettings(token_env="MODEL_TOKEN"))
+    with Asgi().serve(asked) as endpoint:
+        assert spoken(endpoint, request(good)).startswith(b"HTTP/1.1 401 ")
+        assert spoken(endpoint, request(good, "authorization: Bearer a-secret")).startswith(b"HTTP/1.1 200 ")
+
+
+def test_whichever_process_is_asked_tells_prometheus_of_all(servable, good):
+    with Asgi().serve(dataclasses.replace(servable, replicas=2)) as endpoint:
+        for _ in range(20):
+            assert spoken(endpoint, request(good)).startswith(b"HTTP/1.1 200 ")
+        text = spoken(endpoint, request(b"", path="/metrics", method="GET")).decode()
+    assert 'inference_requests_total{code="200",model="c1",runtime="onnx"} 20.0' in text
+    assert LOOPBACK in endpoint.url
