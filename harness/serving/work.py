@@ -143,4 +143,6 @@ def _failed(job: Job) -> None:
     rows = len(job.request.batch) if job.request is not None else 0
     _log.exception("the model failed on a request of %d rows", rows)
     job.outcome = Outcome(500, None, "the model failed on this request; the server's log says why")
-    job.predicted_s = job.encoded_s = _now_s()
+    failed_s = _now_s()
+    job.decoded_s = job.decoded_s or failed_s
+    job.predicted_s = job.encoded_s = failed_s
