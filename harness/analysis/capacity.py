@@ -37,10 +37,10 @@ class Met(StrEnum):
 
 
 def met(result: StepResult, objective: Objective) -> Met:
-    """Whether an open step met `objective`; errors beyond the bound decide even where p99 is not known."""
+    """Whether an open step met `objective`; the server's errors beyond the bound decide even where p99 is not known."""
     if result.planned == 0:
         return Met.UNDECIDED
-    if result.error_share > objective.error_share:
+    if result.failed_share > objective.error_share:
         return Met.NO
     p99_s = result.scheduled["p99"].value_s
     if result.doubts or p99_s is None:

@@ -88,6 +88,7 @@ def _judged(
     objective = ledger.scenario.load.objective
     errors = objective.error_share if objective else ERROR_SHARE
     overloaded = _overloaded(entry, result, ledger)
+    result = result.model_copy(update={"overloaded": overloaded})
     audits = [one for one in results if one.cell == cell.id and one.step.shape == AUDIT]
     doubts = [*_of_the_recording(entry, result), *_of_the_servers(entry, audits), *_of_the_sample(result, errors)]
     if cell.target != ROOFLINE:
@@ -95,13 +96,12 @@ def _judged(
         if result.observed.drifting and overloaded is None and not doubts:
             doubts.append(Doubt(reason=Reason.NOT_STEADY, text="the latency changed to the end of the step"))
     if not doubts:
-        return result.model_copy(update={"overloaded": overloaded})
+        return result
     reason = "; ".join(f"{doubt.text}" for doubt in doubts)
     blank = Latency(value_s=None, reason=reason)
     return result.model_copy(
         update={
             "doubts": tuple(doubts),
-            "overloaded": overloaded,
             "throughput_rps": None,
             "throughput_error_rps": None,
             "scheduled": dict.fromkeys(result.scheduled, blank),
@@ -203,8 +203,8 @@ def _of_the_servers(entry: StepEntry, audits: Sequence[StepResult]) -> Iterator[
 
 def _of_the_sample(result: StepResult, error_limit: float) -> Iterator[Doubt]:
     """Whether there is something to take figures of."""
-    if result.error_share > error_limit:
-        share, limit = (format_number(part, Unit.SHARE) for part in (result.error_share, error_limit))
+    if result.failed_share > error_limit:
+        share, limit = (format_number(part, Unit.SHARE) for part in (result.failed_share, error_limit))
         text = f"{share} of the requests failed, where {limit} may"
         yield Doubt(reason=Reason.ERRORS, text=text)
     floor = sample_floor(0.99) if result.step.mode == "open" else CLOSED_SAMPLES

@@ -310,3 +310,11 @@ class StepResult(Frozen):
     """The distribution of the scheduled latency, thinned for drawing: (share, seconds), up to the last share that the
     sample supports."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def failed_share(self) -> float:
+        """Share of planned requests that the server failed: what the limit in flight held back while it kept up was
+        never sent to it.
+        """
+        held_back = self.failed.get("dropped", 0) if self.overloaded is None else 0
+        return self.error_share - held_back / self.planned if self.planned else self.error_share

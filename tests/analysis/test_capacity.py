@@ -7,7 +7,7 @@ import pytest
 from harness.analysis.capacity import Met, capacities, met, offered_rps
 from harness.analysis.reduce import reduce_step
 from harness.records.finding import Capacity
-from harness.records.load import Outcome
+from harness.records.load import Outcome, Reason
 from harness.records.run import Cause, Failure
 from harness.records.scenario import Objective
 from harness.units import Unit
@@ -101,6 +101,18 @@ def test_errors_miss_the_objective_however_fast_the_rest_is(ledgers: ModuleType)
     raw = reduce_step(entry, columns)
     assert raw.scheduled["p99"].value_s is not None and raw.scheduled["p99"].value_s < 0.05
     assert met(raw, Objective(p99_s=0.05, error_share=0.01)) is Met.YES
+
+
+def test_what_the_limit_in_flight_held_back_is_no_miss_of_the_servers(ledgers: ModuleType) -> None:
+    """More than may fail was dropped, while answers took no longer than at first: nobody knows what they would do."""
+    story = ledgers.Story()
+    step = ledgers.open_step(0, 400)
+    columns = ledgers.fail(ledgers.open_exchanges(step, 1000.0, seed=1), slice(1000, 1100), Outcome.DROPPED)
+    story.step(story.cell("serve", "optuna_search"), step, columns)
+    result = story.reduced()[0]
+    assert {doubt.reason for doubt in result.doubts} == {Reason.POOL_TOO_SMALL}
+    assert result.error_share > 0.04 and result.failed_share == pytest.approx(0.0)
+    assert met(result, Objective(p99_s=0.05)) is Met.UNDECIDED
 
 
 def test_a_miss_below_the_capacity_is_a_warning(ledgers: ModuleType) -> None:
