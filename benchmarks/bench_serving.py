@@ -10,6 +10,7 @@ import contextlib
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -180,7 +181,7 @@ def test_computed_together(
 ) -> None:
     """What micro-batching brings, at 64 in flight."""
     servable = served(subject, tmp_path / "log", ServerSettings(batch_requests=batch, waiting_s=10.0))
-    servable = Servable(**{**{name: getattr(servable, name) for name in servable.__slots__}, "runtime": runtime})
+    servable = replace(servable, runtime=runtime)
     with (
         plugin("targets", "asgi").serve(servable) as endpoint,
         generator(endpoint, one_row(subject), None, LoadPlan(), CORES, tmp_path) as load,

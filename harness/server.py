@@ -44,8 +44,22 @@ def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSetti
         token = os.environ.get(settings.token_env)
         if not token:
             raise UsageError(f"The environment variable {settings.token_env} holds no token: set it, or serve without.")
+    if settings.access_log is not None:
+        _log_access(settings.access_log)
     models = [_model(name, bundle, runtime) for name, bundle in bundles.items()]
     return application_of(models, settings, LIMITS, token)
+
+
+def _log_access(file: str) -> None:
+    """Raises UsageError where the file cannot be written."""
+    try:
+        handler = logging.FileHandler(file)
+    except OSError as error:
+        raise UsageError(f"The access log {file} cannot be written: {error.strerror}. Name another file.") from error
+    access = logging.getLogger("harness.access")
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+    access.propagate = False
 
 
 def _model(name: str, bundle: Path, runtime: str) -> Model:
@@ -57,7 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve or predict; the exit status is the error's own."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    logging.getLogger("harness.access").setLevel(logging.INFO)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         if given.command == "predict":

@@ -128,7 +128,7 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--waiting", type=_up_to(60), default=0.5, metavar="SECONDS", help="a request that would wait longer is refused"
     )
-    command.add_argument("--access-log", action="store_true", help="log a JSON line per request")
+    command.add_argument("--access-log", type=Path, metavar="FILE", help="append a JSON line per request to a file")
 
 
 def _load_options(command: argparse.ArgumentParser) -> None:

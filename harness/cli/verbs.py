@@ -274,7 +274,7 @@ def serve_verb(options: argparse.Namespace) -> int:
         batch_wait_s=options.batch_wait,
         waiting_s=options.waiting,
         token_env=options.token_env,
-        access_log=options.access_log,
+        access_log=str(options.access_log.resolve()) if options.access_log else None,
     )
     with served(options.bundles, options.target, options.runtime, options.processes, parameters, settings) as server:
         data(f"{server.endpoint.url}{server.endpoint.infer_path}")

@@ -10,6 +10,10 @@ from harness.records.frozen import Frozen
 SERVER = "harness.server"
 """The module of a serving process; targets are told its name, for they stand below it."""
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable with the folder in which processes of one port count together; prometheus-client's own, read
+when that is imported."""
+
 
 class ServerSettings(Frozen):
     """What a serving process is told beside its candidates and its runtime."""
@@ -34,4 +38,4 @@ class ServerSettings(Frozen):
     token_env: str | None = Field(
         default=None, description="The environment variable with the bearer token that clients must send."
     )
-    access_log: bool = Field(default=False, description="Write a JSON line per request to the server's log.")
+    access_log: str | None = Field(default=None, description="A file that gets a JSON line per request.")

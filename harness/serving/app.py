@@ -90,7 +90,7 @@ class _App:
         self._queue = Queue(settings.waiting_s, settings.batch_requests, settings.batch_wait_s)
         self._metrics = Metrics()
         self._token = f"Bearer {token}".encode() if token is not None else None
-        self._logs = settings.access_log
+        self._logs = settings.access_log is not None
         self._infer: dict[str, tuple[Wire, ModelMetrics]] = {}
         self._pages = {path: _Reply(200, orjson.dumps(said)) for path, said in _pages(models).items()}
         # Not the process id, which would tell strangers something, and of a process in a container is always the same.

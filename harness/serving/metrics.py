@@ -1,8 +1,8 @@
 """What a server tells Prometheus: requests by model, runtime and code, how long they took, and how many are at work.
 
 In: what happens to requests. Out: `Metrics`, and its text, in the exposition format. Of several processes on one port,
-whichever is asked answers for all: they share files in the folder that `PROMETHEUS_MULTIPROC_DIR` names, which costs
-some microseconds a request, so that a single process does without.
+whichever is asked answers for all: they share files in the folder that `METRICS_FOLDER` names, which costs some
+microseconds a request, so that a single process does without.
 """
 
 import os
@@ -13,8 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus-client's own variable; read when it is imported."""
+from harness.records.server import METRICS_FOLDER
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,7 +25,7 @@ class Metrics:
     """Of all models of a server."""
 
     def __init__(self) -> None:
-        self._shared = FOLDER in os.environ
+        self._shared = METRICS_FOLDER in os.environ
         self._registry = CollectorRegistry()
         if not self._shared:
             ProcessCollector(registry=self._registry)

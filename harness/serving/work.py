@@ -19,6 +19,12 @@ from harness.records.rows import Batch, Prediction
 from harness.serving.limits import Limits
 from harness.serving.protocol import Answer, BadRequestError, Request, request_reader, response_writer
 
+_MEMORY = 0.1
+"""Weight of the last observation in an average that moves..."""
+
+_MOST_TIMES = 4.0
+"""... where it counts as so many times that average at most."""
+
 _log = logging.getLogger(__name__)
 _now_s = SystemClock().monotonic_s
 
@@ -43,10 +49,21 @@ class Wire:
     model: Model
     read: Callable[[bytes, int | None], Request]
     write: Callable[[Prediction, str | None, Mapping[str, bool]], Answer]
-    s_per_byte: float = math.inf
-    """Computing over the length of bodies, an average that moves; infinite until it has computed something."""
+    seconds: dict[int, float] = field(default_factory=dict)
+    """Of computing a request, an average that moves, by the size of its body: twice as large is another size."""
     beside: int = 0
     """How many jobs were computed beside the event loop."""
+
+    def expected_s(self, body: bytes) -> float:
+        """What computing is expected to take; infinite where none of that size has been answered yet."""
+        return self.seconds.get(len(body).bit_length(), math.inf)
+
+    def learn(self, body: bytes, took_s: float) -> None:
+        """Remember how long one took that was answered; what was refused says nothing of the next one."""
+        size = len(body).bit_length()
+        known = self.seconds.get(size, took_s)
+        # One bad moment of the machine says little of the model.
+        self.seconds[size] = known + _MEMORY * (min(took_s, _MOST_TIMES * known) - known)
 
     @classmethod
     def of(cls, model: Model, limits: Limits) -> "Wire":

@@ -16,9 +16,7 @@ from harness.errors import UsageError
 from harness.ports import Servable
 from harness.process import LOOPBACK, ONE_THREAD, child_servers, wait_ready
 from harness.records.candidate import Endpoint
-
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Where processes of one port share what they count; prometheus-client reads it."""
+from harness.records.server import METRICS_FOLDER
 
 REQUIRES = ("uvicorn", "uvloop", "httptools")
 
@@ -58,13 +56,14 @@ class Asgi:
         ):
             url = f"http://{LOOPBACK}:{port}"
             wait_ready(f"{url}/v2/health/ready", timeout_s=10.0, what="The server", log=servable.log)
+            logs = "off" if servable.settings.access_log is None else "on"
             yield Endpoint(
                 url=url,
                 model=servable.model,
                 startup_s=clock.monotonic_s() - began_s,
                 cores=servable.cores,
                 processes=processes,
-                notes=("uvicorn (uvloop, httptools), access log off, one thread per replica",),
+                notes=(f"uvicorn (uvloop, httptools), access log {logs}, one thread per replica",),
             )
 
 

@@ -1,6 +1,7 @@
 """What a served cell carries, found again where it is known."""
 
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -89,11 +90,17 @@ def test_a_step_with_too_few_samples_has_neither_met_nor_missed(ledgers: ModuleT
     )
 
 
-def test_errors_miss_the_objective_however_fast_the_rest_is(ledgers: ModuleType) -> None:
+def failing(ledgers: ModuleType, rows: slice, outcome: Outcome) -> tuple[Any, Any]:
+    """A story with one open step, of which some requests came to that; and the step's exchanges."""
     story = ledgers.Story()
     step = ledgers.open_step(0, 400)
-    columns = ledgers.fail(ledgers.open_exchanges(step, 1000.0, seed=1), slice(1000, 1010), Outcome.HTTP_ERROR)
+    columns = ledgers.fail(ledgers.open_exchanges(step, 1000.0, seed=1), rows, outcome)
     story.step(story.cell("serve", "optuna_search"), step, columns)
+    return story, columns
+
+
+def test_errors_miss_the_objective_however_fast_the_rest_is(ledgers: ModuleType) -> None:
+    story, columns = failing(ledgers, slice(1000, 1010), Outcome.HTTP_ERROR)
     result = story.reduced()[0]
     assert result.scheduled["p99"].value_s is None
     assert met(result, Objective(p99_s=0.05)) is Met.NO
@@ -105,10 +112,7 @@ def test_errors_miss_the_objective_however_fast_the_rest_is(ledgers: ModuleType)
 
 def test_what_the_limit_in_flight_held_back_is_no_miss_of_the_servers(ledgers: ModuleType) -> None:
     """More than may fail was dropped, while answers took no longer than at first: nobody knows what they would do."""
-    story = ledgers.Story()
-    step = ledgers.open_step(0, 400)
-    columns = ledgers.fail(ledgers.open_exchanges(step, 1000.0, seed=1), slice(1000, 1100), Outcome.DROPPED)
-    story.step(story.cell("serve", "optuna_search"), step, columns)
+    story, _ = failing(ledgers, slice(1000, 1100), Outcome.DROPPED)
     result = story.reduced()[0]
     assert {doubt.reason for doubt in result.doubts} == {Reason.POOL_TOO_SMALL}
     assert result.error_share > 0.04 and result.failed_share == pytest.approx(0.0)

@@ -320,7 +320,7 @@ def test_a_page_for_people_has_a_line_that_asks_the_model():
 
 def test_a_line_is_logged_for_each_request_where_that_is_wanted(caplog):
     with caplog.at_level("INFO", logger="harness.access"):
-        ask(INFER, "POST", [b"{"], settings=ServerSettings(access_log=True))
+        ask(INFER, "POST", [b"{"], settings=ServerSettings(access_log="requests.jsonl"))
         ask(INFER, "POST", [b"{"])
     (record,) = [record for record in caplog.records if record.name == "harness.access"]
     line = json.loads(record.message)
@@ -479,3 +479,26 @@ def test_a_server_may_start_again_after_it_has_stopped():
         return answer[0]
 
     assert [asyncio.run(life()), asyncio.run(life())] == [200, 200]
+
+
+@pytest.mark.parametrize("body", [b"", b"{"], ids=["empty", "short"])
+def test_bad_requests_teach_the_queue_nothing(body):
+    """Each takes next to no bytes for its microseconds: by them good ones would seem to take milliseconds."""
+    threads, rows = [], 500
+    data = {"name": "rows", "datatype": "FP64", "shape": [rows, 1], "data": [1.5] * rows}
+    good = orjson.dumps({"inputs": [data]})
+
+    def watched(batch):
+        threads.append(threading.current_thread())
+        return double(batch)
+
+    app = application([model(watched, example=good)])
+    threads.clear()
+
+    async def all_of_them():
+        for _ in range(200):
+            assert (await asked(app, INFER, "POST", [body]))[0] == 400
+        return await asked(app, INFER, "POST", [good])
+
+    assert asyncio.run(all_of_them())[0] == 200
+    assert threads == [threading.main_thread()]

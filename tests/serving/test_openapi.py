@@ -1,28 +1,14 @@
 """The server as it describes itself, held to that by schemathesis: no 5xx, and no answer that it does not state."""
 
-import asyncio
-
 import numpy as np
-import pytest
 import schemathesis
 from hypothesis import settings
+from signatures import MIXED, NUMBERS
 
-from harness.records.candidate import Column, Signature
 from harness.records.rows import Prediction
 from harness.serving.app import application
 from harness.serving.openapi import openapi
 from harness.serving.work import Model
-
-NUMBERS = Signature(task="binary", columns=(Column(name="a", kind="number"),), classes=("no", "yes"))
-MIXED = Signature(
-    task="regression",
-    columns=(
-        Column(name="height", kind="number"),
-        Column(name="colour", kind="category"),
-        Column(name="sold", kind="date"),
-        Column(name="new", kind="boolean"),
-    ),
-)
 
 
 def likely(batch):
@@ -52,17 +38,3 @@ def test_every_path_that_it_describes_is_there_and_every_status_it_gives_is_desc
     described = openapi(MODELS)["paths"]
     assert {"/v2", "/v2/models/mixed", "/v2/models/mixed/infer", "/metrics"} <= set(described)
     assert {"200", "400", "413", "503"} <= set(described["/v2/models/mixed/infer"]["post"]["responses"])
-
-
-@pytest.mark.parametrize("path", ["/openapi.json"])
-def test_the_description_is_served(path):
-    sent = []
-
-    async def receive():
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(APP({"type": "http", "method": "GET", "path": path, "headers": []}, receive, send))
-    assert sent[0]["status"] == 200

@@ -8,6 +8,7 @@ import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from signatures import MIXED, NUMBERS
 
 from harness.records.candidate import Column, Signature
 from harness.records.rows import ROWS_LIMIT, Batch, Prediction
@@ -22,20 +23,6 @@ from harness.serving.protocol import (
     response_writer,
 )
 
-NUMBERS = Signature(
-    task="binary",
-    columns=(Column(name="height", kind="number"), Column(name="width", kind="number")),
-    classes=("no", "yes"),
-)
-MIXED = Signature(
-    task="regression",
-    columns=(
-        Column(name="height", kind="number"),
-        Column(name="colour", kind="category"),
-        Column(name="sold", kind="date"),
-        Column(name="new", kind="boolean"),
-    ),
-)
 NO_TEXTS = np.empty((1, 0), dtype=object)
 DAY = datetime.date(2026, 11, 23)
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
+from harness.errors import InfrastructureError
 from harness.process import LOOPBACK
 from harness.records.server import ServerSettings
 from harness.runtimes.onnx import Onnx
@@ -295,3 +296,18 @@ def test_whichever_process_is_asked_tells_prometheus_of_all(servable, good):
         text = spoken(endpoint, request(b"", path="/metrics", method="GET")).decode()
     assert 'inference_requests_total{code="200",model="c1",runtime="onnx"} 20.0' in text
     assert LOOPBACK in endpoint.url
+
+
+def test_each_request_is_a_line_of_json_where_a_file_is_named(servable, good, tmp_path):
+    file = tmp_path / "requests.jsonl"
+    with Asgi().serve(dataclasses.replace(servable, settings=ServerSettings(access_log=str(file)))) as endpoint:
+        spoken(endpoint, request(good))
+        spoken(endpoint, request(b"{"))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["status"] for line in lines if line["path"] == INFER] == [200, 400]
+
+
+def test_a_log_that_cannot_be_written_is_told(servable, tmp_path):
+    asked = dataclasses.replace(servable, settings=ServerSettings(access_log=str(tmp_path / "none" / "file")))
+    with pytest.raises(InfrastructureError, match="cannot be written: No such file"), Asgi().serve(asked):
+        pytest.fail("entered")
