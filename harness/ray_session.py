@@ -33,7 +33,7 @@ _MODE, _GUARDED = "RAY_AUTH_MODE", "token"
 _TOKEN_SETTINGS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _TOKEN = secrets.token_hex(32)
 """Ray's ports are open on every interface, and this guards them, in place of the file that Ray would make in the home
-folder. One for all sessions of this process, which reads it once."""
+folder. One for all sessions of this process."""
 
 _BREAKPOINT = "PYTHONBREAKPOINT"
 
@@ -92,6 +92,7 @@ def _start(where: str, cores: tuple[int, ...], options: Mapping[str, Any]) -> No
 
     # Its first words are spoken before it knows that it is to be quiet.
     logging.getLogger("ray").setLevel(logging.ERROR)
+    _forget_token()
     try:
         # Every process of Ray's inherits the cores of the thread that starts it.
         with own_signals(), on_cores(cores):
@@ -102,6 +103,19 @@ def _start(where: str, cores: tuple[int, ...], options: Mapping[str, Any]) -> No
             f"Ray did not start {where}: {reason}. Check the address, the free memory, and the free space in the "
             "temporary folder."
         ) from error
+
+
+def _forget_token() -> None:
+    """Have Ray read anew whether there is a token, and which: it does so once in a process.
+
+    After a session of our own, a cluster that has none would be refused when it calls back, and take us for dead: then
+    it ends each actor as soon as it is asked for. Ray has no public way; it does the same itself, where it finds a
+    token late.
+    """
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    AuthenticationTokenLoader.instance().reset_cache()
+    Config.initialize("")
 
 
 def _shut_down() -> None:

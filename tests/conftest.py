@@ -71,9 +71,7 @@ class RayCluster:
 
 
 @pytest.fixture
-def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
-    # Ray reads it once in a process, so this is the one that sessions of our own have here.
-    monkeypatch.setenv("RAY_AUTH_TOKEN", ray_session._TOKEN)
+def ray_cluster() -> Iterator[RayCluster]:
     script = Path(__file__).with_name("ray_cluster.py")
     pipe = subprocess.PIPE
     with swept("cluster-") as folder, (folder / "log").open("w") as log:

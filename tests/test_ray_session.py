@@ -126,6 +126,22 @@ def listening(processes: Iterable[psutil.Process]) -> set[int]:
 
 
 @pytest.mark.long
+@pytest.mark.alone
+def test_sessions_with_a_token_and_clusters_without_one_take_turns_in_a_process(ray_cluster: Any) -> None:
+    import ray
+
+    for address in (None, ray_cluster.address, None):
+        with ray_session(1, address):
+            actor: Any = ray.remote(num_cpus=0)(Doubler).remote()
+            assert ray.get(actor.doubled.remote(21), timeout=60) == 42
+
+
+class Doubler:
+    def doubled(self, number: int) -> int:
+        return 2 * number
+
+
+@pytest.mark.long
 def test_when_its_process_is_killed_a_session_dies_with_it() -> None:
     process, told, children = started_session("stay")
     folder = Path(told["folder"])
