@@ -112,10 +112,11 @@ def _forget_token() -> None:
     it ends each actor as soon as it is asked for. Ray has no public way; it does the same itself, where it finds a
     token late.
     """
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray import _raylet
 
-    AuthenticationTokenLoader.instance().reset_cache()
-    Config.initialize("")
+    raylet: Any = _raylet  # compiled, and its types say nothing of these
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    raylet.Config.initialize("")
 
 
 def _shut_down() -> None:
