@@ -17,10 +17,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from harness.records.arrivals import Poisson
 from harness.records.cell import cells
 from harness.records.ledger import StepEntry
-from harness.records.load import NEVER, GeneratorHealth, Outcome, Step
+from harness.records.load import NEVER, STAGE_COLUMNS, GeneratorHealth, Outcome, Step
 from harness.records.run import CellResult, CellState, Run
 from harness.records.scenario import Scenario
 from harness.stages.host import fingerprint
+from harness.stages.load.timing import chosen
 from harness.stats.arrivals import due_ns
 from harness.store.database import Database
 from harness.store.exchanges import write_exchanges
@@ -103,6 +104,7 @@ def made_up(step: Step) -> dict[str, np.ndarray]:
     sent = dispatch + rng.exponential(3e4, len(due)).astype(np.int64)
     done = sent + rng.lognormal(13.5, 0.8, len(due)).astype(np.int64)
     failed = rng.random(len(due)) < 0.001
+    asked = np.frombuffer(chosen(len(due), planned=True), dtype=np.bool_)
     outcome = np.where(failed, Outcome.DROPPED, Outcome.OK).astype(np.int8)
     return {
         "due_ns": due,
@@ -114,6 +116,7 @@ def made_up(step: Step) -> dict[str, np.ndarray]:
         "bytes": np.full(len(due), 180, dtype=np.int32),
         "payload": (np.arange(len(due)) % 143).astype(np.int32),
         "worker": np.zeros(len(due), dtype=np.int16),
+        **{name: np.where(asked & ~failed, 1000 * rng.poisson(40, len(due)), NEVER) for name in STAGE_COLUMNS},
     }
 
 

@@ -21,6 +21,8 @@ from harness.records.load import (
     EXCHANGE_COLUMNS,
     NEVER,
     NO_STATUS,
+    STAGE_COLUMNS,
+    STAGES,
     GeneratorHealth,
     Outcome,
     Step,
@@ -65,6 +67,17 @@ def exchanges(
     columns["status"][:] = 200
     columns["outcome"][:] = Outcome.OK
     columns["bytes"][:] = 120
+    for name in STAGE_COLUMNS:
+        columns[name][:] = NEVER
+    return columns
+
+
+def stated(columns: Exchanges, network_share: float = 0.5) -> Exchanges:
+    """The same exchanges, each answered with where its time went: a share of it on the way, half of the rest in
+    predicting, and the other half in equal parts with everything else."""
+    inside = (1 - network_share) * (columns["done_ns"] - columns["sent_ns"])
+    for stage in STAGES:
+        columns[f"{stage}_ns"][:] = np.floor(inside * (0.5 if stage == "predicted" else 0.125))
     return columns
 
 
@@ -342,7 +355,9 @@ class Story:
         for rate in rates:
             number += 1
             planned = open_step(number, rate)
-            self.step(cell, planned, open_exchanges(planned, capacity_rps, seed=number))
+            columns = open_exchanges(planned, capacity_rps, seed=number)
+            # Of ours each says where its time goes; the one that computes nothing, and a stranger's, do not.
+            self.step(cell, planned, columns if cell.candidate is None else stated(columns))
         self.done(cell, startup_s=1.25)
 
     def timed(self, origin: str, runtime: str, per_call_s: Mapping[int, float]) -> None:

@@ -1,4 +1,4 @@
-"""Drawing: the only room that knows matplotlib.
+"""Drawing: with `rows` the only room that knows matplotlib.
 
 In: pictures as data (`drawable`). Out: `Chart`, as SVG and PNG. The same picture gives the same bytes. Colours are
 those of the Okabe-Ito palette that reach a contrast of 3:1 on white, and nothing is told by colour alone: lines differ
@@ -30,17 +30,28 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from harness.analysis.drawable import Axis, Dot, Line, Lines, Picture, Points, Ranks, Rows, shortened
+from harness.analysis.drawable import (
+    GREY,
+    PALETTE,
+    Axis,
+    Bars,
+    Line,
+    Lines,
+    Picture,
+    Points,
+    Ranks,
+    Rows,
+    shortened,
+)
+from harness.analysis.rows import bars_height_in, dots_height_in, draw_bars, draw_dots
 from harness.records.finding import Chart
 from harness.units import Unit, format_bound, xml_text
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 _WIDTH_IN = 9.0
 _DPI = 144
-_GREY = "#595959"
 
 _STYLE: Any = {
     "svg.hashsalt": "harness",
@@ -52,14 +63,14 @@ _STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _GREY,
+    "axes.edgecolor": GREY,
     "axes.labelcolor": "#000000",
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
-    "xtick.color": _GREY,
-    "ytick.color": _GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
     "xtick.labelcolor": "#000000",
     "ytick.labelcolor": "#000000",
 }
@@ -74,11 +85,15 @@ def draw(picture: Picture) -> Chart:
             case Lines():
                 figure = _draw_lines(picture)
             case Rows():
-                figure = _draw_rows(picture)
+                figure, top = _figure(picture.title, dots_height_in(picture))
+                draw_dots(figure, top, picture)
             case Points():
                 figure = _draw_points(picture)
             case Ranks():
                 figure = _draw_ranks(picture)
+            case Bars():
+                figure, top = _figure(picture.title, bars_height_in(picture))
+                draw_bars(figure, top, picture)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         figure.savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
@@ -217,32 +232,6 @@ def _spread(wanted: Sequence[float], gap: float, bottom: float, top: float) -> l
     return places
 
 
-def _draw_rows(picture: Rows) -> Figure:
-    count = len(picture.rows)
-    height_in = 1.0 + 0.52 * count
-    figure, top = _figure(picture.title, height_in)
-    bottom = 0.62 / figure.get_figheight()
-    left, width = 0.27, 0.725 / len(picture.columns)
-    for index, title in enumerate(picture.columns):
-        axes = figure.add_axes((left + index * width, bottom, width - 0.045, top - bottom - 0.02))
-        axes.set_ylim(count - 0.5, -0.5)
-        axes.set_xlabel(title, fontsize=9.5)
-        axes.set_yticks(range(count))
-        axes.tick_params(axis="y", length=0)
-        axes.set_yticklabels([])
-        axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(3))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-        axes.tick_params(axis="x", labelsize=8.5)
-        if index == 0:
-            axes.set_yticklabels(["\n".join(shortened(line, 30) for line in row.label) for row in picture.rows])
-            for label, row in zip(axes.get_yticklabels(), picture.rows, strict=True):
-                label.set_fontweight("bold" if row.bold else "normal")
-                label.set_fontsize(9)
-        _draw_dots(axes, [(row.dots[index], row.filled) for row in picture.rows])
-    return figure
-
-
 def _draw_points(picture: Points) -> Figure:
     figure, top = _figure(picture.title, 3.9)
     height, left, right = figure.get_figheight(), 0.1, 0.80
@@ -251,7 +240,7 @@ def _draw_points(picture: Points) -> Figure:
     for index, panel in enumerate(picture.panels):
         axes = figure.add_axes((left + index * width, 0.56 / height, width - 0.025, top - 0.56 / height))
         front = sorted((point.x, point.y) for point in panel.points if point.filled)
-        axes.plot(*zip(*front, strict=True), color=_GREY, linewidth=1.0, linestyle=(0, (4, 2)), drawstyle="steps-post")
+        axes.plot(*zip(*front, strict=True), color=GREY, linewidth=1.0, linestyle=(0, (4, 2)), drawstyle="steps-post")
         for point in panel.points:
             names.setdefault(point.label, point.style)
             axes.plot([point.x], [point.y], **_mark(point.style, point.filled), markersize=9, linestyle="none")
@@ -310,35 +299,6 @@ def _draw_ranks(picture: Ranks) -> Figure:
     axes.grid(visible=False)
     axes.spines["top"].set_visible(True)
     return figure
-
-
-def _draw_dots(axes: Axes, dots: Sequence[tuple[Dot, bool]]) -> None:
-    known = [end for dot, _ in dots for end in (dot.value, dot.low, dot.high) if end is not None]
-    if known:
-        spread = max(known) - min(known) or abs(max(known)) or 1.0
-        axes.set_xlim(min(known) - 0.12 * spread, max(known) + 0.14 * spread)
-    else:
-        axes.set_xlim(0, 1)
-        axes.set_xticks([])
-    start, end = axes.get_xlim()
-    for place, (dot, filled) in enumerate(dots):
-        if dot.value is None:
-            axes.text(start + 0.03 * (end - start), place, dot.text, fontsize=8.5, va="center", color=_GREY)
-            continue
-        if dot.low is not None and dot.high is not None:
-            axes.plot([dot.low, dot.high], [place, place], color=PALETTE[0], linewidth=1.4, marker="|", markersize=7)
-        axes.plot(
-            [dot.value],
-            [place],
-            marker="o",
-            markersize=8,
-            color=PALETTE[0],
-            markerfacecolor=PALETTE[0] if filled else "white",
-            markeredgewidth=1.6,
-        )
-        axes.annotate(
-            dot.text, (dot.value, place), xytext=(0, 7), textcoords="offset points", fontsize=8.5, ha="center"
-        )
 
 
 def _scale(axes: Axes, axis: Axis, which: str, values: Sequence[float]) -> None:

@@ -7,6 +7,7 @@ which the exporters turn into bytes. The same records give the same document.
 from collections.abc import Iterator
 
 from harness.analysis import comparison_tables, data_tables, growth_tables, growth_words, load_tables, tables
+from harness.analysis.dissection import routing_sentence
 from harness.analysis.drawable import Picture
 from harness.analysis.failures import all_failed, costs, failures
 from harness.analysis.findings import Findings
@@ -119,10 +120,24 @@ def _served(found: Findings) -> Iterator[Section]:
     if tail is not None:
         picture, steps = tail
         yield Section("The tail of the latency", (), _drawn(picture), _filled(load_tables.curve(found, steps)))
+    yield from _dissected(found)
     closed = load_tables.closed_steps(found)
     if closed.rows:
         tables_of_it = _filled(closed, load_tables.requests(found))
         yield Section("Served under closed load", (), _drawn(pictures.closed_load(found)), tables_of_it)
+
+
+def _dissected(found: Findings) -> Iterator[Section]:
+    """Where the time of requests went; nothing where no server says."""
+    from harness.analysis import pictures
+
+    if found.dissections:
+        yield Section(
+            "Where the time of a request goes",
+            tuple(routing_sentence(one) for one in found.routings),
+            _drawn(*pictures.anatomies(found)),
+            _filled(load_tables.anatomy(found)),
+        )
 
 
 def _growing(found: Findings) -> Iterator[Section]:

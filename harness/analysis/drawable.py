@@ -1,6 +1,6 @@
 """Drawables: what a chart can be made of, as plain values.
 
-In: nothing. Out: `Lines`, `Rows`, `Points` and `Ranks`, which `charts.draw` draws; and `shortened`, for names.
+In: nothing. Out: `Lines`, `Rows`, `Points`, `Ranks` and `Bars`, which `charts.draw` draws; and `shortened`, for names.
 """
 
 from dataclasses import dataclass
@@ -8,8 +8,15 @@ from typing import TypeAlias
 
 from harness.units import Unit
 
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")
+GREY = "#595959"
+"""Colours that reach a contrast of 3:1 on white."""
+
 MOST_LINES = 8
 """More named lines on one axis cannot be told apart."""
+
+MOST_BARS = 12
+"""More do not fit a page beside their names."""
 
 LABEL_LIMIT = 36
 
@@ -132,7 +139,29 @@ class Ranks:
     difference: float
 
 
-Picture: TypeAlias = Lines | Rows | Points | Ranks
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One name, in lines, with the lengths of its parts and the text at its end."""
+
+    label: tuple[str, ...]
+    parts: tuple[float, ...]
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Bars below one another, each of the same parts in the same order."""
+
+    key: str
+    title: str
+    description: str
+    x: Axis
+    parts: tuple[str, ...]
+    bars: tuple[Bar, ...]
+
+
+Picture: TypeAlias = Lines | Rows | Points | Ranks | Bars
 
 
 def shortened(text: str, limit: int = LABEL_LIMIT) -> str:

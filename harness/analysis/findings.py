@@ -10,6 +10,7 @@ from functools import cached_property
 
 from harness.analysis.anytime import Curve, anytime
 from harness.analysis.capacity import capacities
+from harness.analysis.dissection import dissections, routings
 from harness.analysis.entries import entries
 from harness.analysis.gate import verdict
 from harness.analysis.growth import growth
@@ -20,7 +21,7 @@ from harness.errors import ExitCode
 from harness.records.candidate import Trial, better
 from harness.records.cell import Cell
 from harness.records.comparison import Ranking
-from harness.records.finding import Answer, Capacity, Recommendation, Verdict
+from harness.records.finding import Answer, Capacity, Dissection, Recommendation, Routing, Verdict
 from harness.records.growth import Growth
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
@@ -70,6 +71,16 @@ class Findings:
     def growth(self) -> Growth:
         """What more workers, rows and columns did."""
         return growth(self.ledger)
+
+    @cached_property
+    def dissections(self) -> tuple[Dissection, ...]:
+        """Where the time of requests to each served cell went."""
+        return dissections(self.capacities, self.results)
+
+    @cached_property
+    def routings(self) -> tuple[Routing, ...]:
+        """What Ray Serve's routing costs, where it is known."""
+        return routings(self.ledger.plan, self.results)
 
     @property
     def exit_code(self) -> ExitCode:

@@ -3,10 +3,12 @@
 In: `Findings`. Out: `Table` values in base units. A step or a cell without a figure has its row, with the reason.
 """
 
+from harness.analysis.anatomy import TOLERANCE
 from harness.analysis.capacity import met
+from harness.analysis.dissection import PART_NAMES
 from harness.analysis.findings import Findings
 from harness.records.finding import Capacity, Estimate, Field, Table, Values
-from harness.records.load import StepResult
+from harness.records.load import PARTS, StepResult
 from harness.units import Unit, format_number
 
 
@@ -182,6 +184,45 @@ def curve(found: Findings, steps: list[StepResult]) -> Table:
             for result in steps
             for share, latency in result.curve
         ),
+    )
+
+
+def anatomy(found: Findings) -> Table:
+    """A row per cell and step whose latency was taken apart."""
+    return Table(
+        key="latency_anatomy",
+        title="Parts of the median request",
+        fields=(
+            Field("cell", "cell"),
+            Field("load", "load"),
+            Field("step", "step"),
+            Field("p50_s", "p50", Unit.SECONDS),
+            Field("total_s", "parts together", Unit.SECONDS),
+            *(Field(f"{part}_s", PART_NAMES[part], Unit.SECONDS) for part in PARTS),
+            Field("averaged", "averaged", Unit.COUNT),
+            Field("sampled", "sampled", Unit.COUNT),
+            Field("remarks", "remarks"),
+        ),
+        rows=tuple(
+            (
+                found.label(one.cell),
+                one.load,
+                "carries the cell" if one.carries else "lowest load",
+                one.anatomy.p50_s,
+                one.anatomy.total_s,
+                *(one.anatomy.parts_s.get(part) for part in PARTS),
+                one.anatomy.averaged or None,
+                one.anatomy.sampled,
+                one.anatomy.reason and f"Not told: {one.anatomy.reason}.",
+            )
+            for one in found.dissections
+        ),
+        note="Means over the requests whose scheduled latency is nearest to its median, a tenth of those whose answer "
+        f"was asked where the server's time went. They are told where they come to p50 within {100 * TOLERANCE:g} %. "
+        "Network and proxy is what is left: the network, a proxy where there is one, the wait in front of a server "
+        "that is computing and reads nothing meanwhile, its reading and writing of HTTP, and the moment until the "
+        "generator has read the answer. Where requests are computed together, decode, predict and encode have the wait "
+        "for the others in them.",
     )
 
 

@@ -1,17 +1,31 @@
 """What the charts show: each states its finding as its title, and shows the intervals behind it.
 
-In: `Findings`. Out: `Lines` and `Rows` for `charts.draw`. Open and closed load never share an axis: a closed client
-waits for a slow server, so its latencies and rates answer another question.
+In: `Findings`. Out: `Lines`, `Rows` and `Bars` for `charts.draw`. Open and closed load never share an axis: a closed
+client waits for a slow server, so its latencies and rates answer another question.
 """
 
 from collections.abc import Sequence
 
 from harness.analysis.capacity import Met, met
-from harness.analysis.drawable import LABEL_LIMIT, MOST_LINES, Axis, Dot, Line, Lines, Row, Rows, shortened
+from harness.analysis.dissection import PART_NAMES
+from harness.analysis.drawable import (
+    LABEL_LIMIT,
+    MOST_BARS,
+    MOST_LINES,
+    Axis,
+    Bar,
+    Bars,
+    Dot,
+    Line,
+    Lines,
+    Row,
+    Rows,
+    shortened,
+)
 from harness.analysis.findings import Findings
 from harness.records.candidate import MINIMISED
-from harness.records.finding import Capacity, Estimate
-from harness.records.load import StepResult
+from harness.records.finding import Capacity, Dissection, Estimate
+from harness.records.load import PARTS, StepResult
 from harness.stats.quantile import quantiles
 from harness.units import Unit, format_bound, format_number
 
@@ -156,6 +170,43 @@ def tail(found: Findings) -> tuple[Lines, list[StepResult]] | None:
         rule=rule,
     )
     return picture, steps
+
+
+def anatomies(found: Findings) -> list[Bars]:
+    """Parts of the median request of each cell that tells them, a chart per target."""
+    told = [one for one in found.dissections if one.carries and one.anatomy.parts_s]
+    targets = dict.fromkeys(found.cells[one.cell].target or "" for one in told)
+    return [
+        _anatomy(found, target, [one for one in told if found.cells[one.cell].target == target]) for target in targets
+    ]
+
+
+def _anatomy(found: Findings, target: str, told: Sequence[Dissection]) -> Bars:
+    recommended = found.recommended_cell
+    ordered = sorted(told, key=lambda one: recommended is None or one.cell != recommended.cell)
+    first = ordered[0].anatomy
+    part, length_s = max(first.parts_s.items(), key=lambda named: named[1])
+    length, p50 = (format_number(value, Unit.SECONDS) for value in (length_s, first.p50_s))
+    bars = tuple(
+        Bar(
+            label=(found.label(one.cell), f"at {one.load}"),
+            parts=tuple(one.anatomy.parts_s[name] for name in PARTS),
+            text=format_number(one.anatomy.total_s, Unit.SECONDS),
+            bold=recommended is not None and one.cell == recommended.cell,
+        )
+        for one in ordered[:MOST_BARS]
+    )
+    return Bars(
+        key=f"anatomy_{target}",
+        title=f"{shortened(found.label(ordered[0].cell), LABEL_LIMIT + 10)} at {ordered[0].load}: "
+        f"{length} of the {p50} at p50 in {PART_NAMES[part]}",
+        description=f"Where the time of the median request to each cell on {target} goes, at the step that carries its "
+        "capacity: means over the requests around the median. Network and proxy is what neither the generator nor the "
+        f"application saw, the wait in front of a server that is computing included.{_more(len(ordered) - len(bars))}",
+        x=Axis("since the request was due", Unit.SECONDS),
+        parts=tuple(PART_NAMES[name] for name in PARTS),
+        bars=bars,
+    )
 
 
 def search(found: Findings) -> Lines | None:

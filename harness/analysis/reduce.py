@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.analysis.anatomy import anatomy
 from harness.records.ledger import StepEntry
 from harness.records.load import NEVER, Latency, Observed, Outcome, RequestResult, Rung, Step, StepResult
 from harness.stats.quantile import Quantile, quantiles, sample_floor
@@ -59,7 +60,6 @@ def reduce_step(entry: StepEntry, exchanges: Columns) -> StepResult:
     counts = np.bincount(outcome[measured], minlength=len(Outcome))
     planned, successes = int(measured.sum()), int(counts[Outcome.OK])
     due, sent, done = (exchanges[name][succeeded] for name in ("due_ns", "sent_ns", "done_ns"))
-    latency = np.sort(done - due)
     scheduled = _latencies(done - due, due)
     was_sent = measured & (exchanges["sent_ns"] != NEVER)
     lag = quantiles(exchanges["sent_ns"][was_sent] - exchanges["due_ns"][was_sent], (0.99,))[0]
@@ -96,7 +96,8 @@ def reduce_step(entry: StepEntry, exchanges: Columns) -> StepResult:
         ),
         by_request=_by_request(entry, exchanges, measured),
         locust_p99_s=entry.generator.locust_p99_s,
-        curve=_curve(latency),
+        anatomy=anatomy(exchanges, succeeded, scheduled["p50"].value_s),
+        curve=_curve(np.sort(done - due)),
         warnings=(
             *_lag_warnings(lag_p99_s, scheduled["p99"].value_s),
             *_failure_warnings(failed, planned),

@@ -14,7 +14,7 @@ from harness.analysis.recommendation import failed_checks
 from harness.analysis.servers import speaking_step
 from harness.records.candidate import Configuration
 from harness.records.comparison import Ranking
-from harness.records.finding import Answer, Capacity, Estimate, GateVerdict
+from harness.records.finding import Answer, Capacity, Dissection, Estimate, GateVerdict, Routing
 from harness.records.frozen import Frozen
 from harness.records.growth import Growth
 from harness.records.load import StepResult
@@ -74,6 +74,8 @@ class CellSummary(Capacity):
 
     startup_s: float | None
     notes: tuple[str, ...]
+    dissections: tuple[Dissection, ...]
+    """Where the time of its requests went; none where the server does not say."""
 
 
 class SearchSummary(Frozen):
@@ -110,6 +112,8 @@ class Summary(Frozen):
     headlines: tuple[Headline, ...]
     candidates: tuple[CandidateSummary, ...]
     cells: tuple[CellSummary, ...]
+    routings: tuple[Routing, ...]
+    """What Ray Serve's routing costs, of each candidate that was also served without it at the same load."""
     searches: tuple[SearchSummary, ...]
     comparison: Ranking | None
     """Of engines, over tables; None where the run has none."""
@@ -142,6 +146,7 @@ def summary(found: Findings, warnings: tuple[str, ...]) -> Summary:
         headlines=_headlines(found),
         candidates=_candidates(found),
         cells=tuple(_cell(found, capacity) for capacity in found.capacities),
+        routings=found.routings,
         searches=_searches(found),
         comparison=found.ranking,
         growth=found.growth,
@@ -343,6 +348,7 @@ def _cell(found: Findings, capacity: Capacity) -> CellSummary:
         **dict(capacity),
         startup_s=result.startup_s if result else None,
         notes=result.notes if result else (),
+        dissections=tuple(one for one in found.dissections if one.cell == capacity.cell),
     )
 
 

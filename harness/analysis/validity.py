@@ -109,6 +109,7 @@ def _judged(
             "by_request": tuple(
                 one.model_copy(update={"latency": dict.fromkeys(one.latency, blank)}) for one in result.by_request
             ),
+            "anatomy": None,
             "curve": (),
         }
     )

@@ -1,7 +1,7 @@
 """What the reading wing finds, and the document it is told in.
 
-In: nothing. Out: `Estimate`, `Capacity`, `Standing`, `Recommendation`, `Verdict`, and `Document` with its tables and
-charts as data. Warnings are values here: they travel with the number to the page.
+In: nothing. Out: `Estimate`, `Capacity`, `Dissection`, `Routing`, `Standing`, `Recommendation`, `Verdict`, and
+`Document` with its tables and charts as data. Warnings are values here: they travel with the number to the page.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from harness.errors import ExitCode
 from harness.records.frozen import Frozen
-from harness.records.load import StepResult
+from harness.records.load import Anatomy, StepResult
 from harness.units import Unit, format_number
 
 Values: TypeAlias = tuple[str | float | int | bool | None, ...]
@@ -54,6 +54,34 @@ class Capacity(Frozen):
     def is_least(self) -> bool:
         """The rate is a lower bound: it was met, and neither above nor below it was the objective missed."""
         return bool(self.rate.value) and self.rate.high is None and self.missed_below_rps is None
+
+
+class Dissection(Frozen):
+    """A step of a served cell at which its latency was taken apart."""
+
+    cell: str
+    step: str
+    """Id of the step."""
+    load: str
+    """What it asked for, in a few words."""
+    carries: bool
+    """The cell's capacity rests on it, or it speaks for the cell where there is none; else it is the lowest load."""
+    anatomy: Anatomy
+
+
+class Routing(Frozen):
+    """What the routing of a target costs, by the same candidate served without it at the same load."""
+
+    candidate: str
+    runtime: str
+    replicas: int
+    load: str
+    plain_s: float
+    """Network and proxy of the median request without it..."""
+    routed_s: float
+    """... and with it."""
+    p50_s: float
+    """The median request with it."""
 
 
 class Standing(Frozen):

@@ -36,6 +36,11 @@ class Outcome(IntEnum):
     CENSORED = 6
 
 
+STAGES = ("received", "queued", "decoded", "predicted", "encoded")
+"""What a server of ours does with a request, in this order, by the names that its `Server-Timing` header has."""
+
+STAGE_COLUMNS: dict[str, str] = {f"{stage}_ns": "int64" for stage in STAGES}
+
 EXCHANGE_COLUMNS: dict[str, str] = {
     "due_ns": "int64",
     "dispatch_ns": "int64",
@@ -46,9 +51,11 @@ EXCHANGE_COLUMNS: dict[str, str] = {
     "bytes": "int32",
     "payload": "int32",
     "worker": "int16",
+    **STAGE_COLUMNS,
 }
 """One row per planned request. Times count from the step's epoch, `NEVER` where they did not happen. Scheduled latency
-is done - due, service latency done - sent, lag sent - due. In closed load a request is due when one before it ended."""
+is done - due, service latency done - sent, lag sent - due. In closed load a request is due when one before it ended.
+Stages are lengths, as the server states them; `NEVER` where it was not asked, which is most rows, or did not say."""
 
 
 class Step(Frozen):
@@ -261,6 +268,30 @@ class Latency(Frozen):
     """Why `value_s` is None."""
 
 
+PARTS = ("lag", "network", *STAGES)
+"""Of a request's latency, in the order in which they pass but for the network, which is also what follows the last."""
+
+
+class Anatomy(Frozen):
+    """Where the time of a step's median request went; by what the server says of itself."""
+
+    p50_s: float | None
+    """Of the scheduled latency over all successes."""
+    sampled: int
+    """Successes that said where the server's time went."""
+    averaged: int = 0
+    """Those of them around the median, whose means the parts are."""
+    parts_s: dict[str, float] = Field(default={})
+    """By name, as `PARTS` has them; empty where they are not told."""
+    reason: str | None = None
+    """Why they are not."""
+
+    @property
+    def total_s(self) -> float | None:
+        """What the parts come to."""
+        return sum(self.parts_s.values()) if self.parts_s else None
+
+
 class RequestResult(Frozen):
     """The requests of one name in a step by users of a locustfile."""
 
@@ -306,6 +337,8 @@ class StepResult(Frozen):
     """Of a step by users of a locustfile, by name; figures are missing where the step's are."""
     locust_p99_s: float | None = None
     """What Locust itself says where its users made the requests; nothing is concluded from it."""
+    anatomy: Anatomy | None = None
+    """None where the server says nothing of its own time, or the step has no figures."""
     curve: tuple[tuple[float, float], ...] = ()
     """The distribution of the scheduled latency, thinned for drawing: (share, seconds), up to the last share that the
     sample supports."""

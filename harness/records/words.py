@@ -16,6 +16,9 @@ DUMMY = "dummy"
 EXTERNAL = "external"
 """The target that is there already; what it is sent may be the user's own requests."""
 
+PLAIN, ROUTED = "asgi", "ray_serve"
+"""Targets that run the same application: a server that is asked itself, and one behind a proxy that routes."""
+
 ROOFLINE = "null"
 """The target that computes nothing: what is measured there is the load generator."""
 

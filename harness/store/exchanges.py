@@ -15,14 +15,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.errors import IntegrityError
-from harness.records.load import EXCHANGE_COLUMNS
+from harness.records.load import EXCHANGE_COLUMNS, NEVER, STAGE_COLUMNS
 from harness.store.files import sha256_of, write_atomically
 
 _SCHEMA = pa.schema(
     [pa.field(name, pa.from_numpy_dtype(np.dtype(dtype)), nullable=False) for name, dtype in EXCHANGE_COLUMNS.items()]
 )
-_NARROW = ("status", "outcome", "bytes", "payload", "worker")
-"""Columns of few distinct values: a dictionary stores them in bits."""
+_WITHOUT_STAGES = pa.schema([field for field in _SCHEMA if field.name not in STAGE_COLUMNS])
+"""What files held before servers were asked for their stages."""
+
+_NARROW = ("status", "outcome", "bytes", "payload", "worker", *STAGE_COLUMNS)
+"""Columns of few distinct values: a dictionary stores them in bits. Stages are stated in whole microseconds."""
 
 
 def write_exchanges(path: Path, columns: Mapping[str, NDArray[Any]]) -> str:
@@ -65,7 +68,7 @@ def refuse_altered(path: Path, sha256: str) -> None:
 
 
 def read_exchanges(path: Path) -> dict[str, NDArray[Any]]:
-    """The columns of one step, in the types of `EXCHANGE_COLUMNS`.
+    """The columns of one step, in the types of `EXCHANGE_COLUMNS`; in an older file no stage is known of any row.
 
     Raises IntegrityError where the file is missing, torn, or holds other columns.
     """
@@ -77,6 +80,9 @@ def read_exchanges(path: Path) -> dict[str, NDArray[Any]]:
         raise IntegrityError(f"The exchanges of a step are missing: there is no file {path}.") from error
     except (OSError, pa.ArrowException) as error:
         raise IntegrityError(f"The exchanges in {path} cannot be read, the file is damaged: {error}") from error
+    if table.schema.equals(_WITHOUT_STAGES):
+        unknown = pa.array(np.full(len(table), NEVER, dtype=np.int64))
+        table = pa.table([*table.columns, *[unknown] * len(STAGE_COLUMNS)], schema=_SCHEMA)
     if not table.schema.equals(_SCHEMA):
         raise IntegrityError(
             f"{path} does not hold the columns of exchanges. Expected {_described(_SCHEMA)}; found "

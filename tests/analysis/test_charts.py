@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from types import ModuleType
 from xml.etree import ElementTree
 
@@ -13,6 +13,8 @@ from harness.analysis.charts import DASHES, MARKERS, PALETTE, draw
 from harness.analysis.drawable import (
     MOST_LINES,
     Axis,
+    Bar,
+    Bars,
     Dot,
     Line,
     Lines,
@@ -26,7 +28,9 @@ from harness.analysis.drawable import (
     shortened,
 )
 from harness.analysis.findings import findings
+from harness.analysis.rows import FILLS
 from harness.records.finding import Document
+from harness.records.load import PARTS
 from harness.units import Unit
 
 NASTY = '<script>alert("$x$")</script> & 模型\x00'
@@ -220,7 +224,33 @@ def test_a_scatter_names_each_entrant_once_for_all_panels() -> None:
     assert {"fit", "predict", "score"} <= set(texts)
 
 
-@pytest.mark.parametrize("made", [diagram("a", NASTY), scatter("a", NASTY)], ids=["diagram", "scatter"])
+def bars(*names: str) -> Bars:
+    parts = ("on the way", "in the queue", "at work")
+    made = tuple(Bar((name, "at 10 req/s"), (0.5, 0.0, 1.25 + place), "1.75 s") for place, name in enumerate(names))
+    return Bars("bars", "Title", "Description", Axis("since it was due", Unit.SECONDS), parts, made)
+
+
+def test_bars_name_their_parts_once_and_write_the_length_of_what_has_room() -> None:
+    texts = shown(bars("one", "two"))
+    assert [texts.count(part) for part in bars().parts] == [1, 1, 1]
+    assert {"one", "two", "500 ms", "1.25 s", "2.25 s"} <= set(texts)
+    assert "0 ns" not in texts
+
+
+def test_no_two_parts_of_a_bar_look_alike_without_their_colour() -> None:
+    def grey(fill: dict[str, str]) -> float:
+        return luminance(fill["facecolor"])
+
+    assert len(FILLS) == len(PARTS)
+    plain = sorted(grey(fill) for fill in FILLS if "hatch" not in fill)
+    hatches = [fill["hatch"] for fill in FILLS if "hatch" in fill]
+    assert len(set(hatches)) == len(hatches)
+    assert all(high - low > 0.03 for low, high in pairwise(plain))
+
+
+@pytest.mark.parametrize(
+    "made", [diagram("a", NASTY), scatter("a", NASTY), bars("a", NASTY)], ids=["diagram", "scatter", "bars"]
+)
 def test_new_pictures_give_the_same_bytes_and_are_safe(made: Picture) -> None:
     first, second = draw(made), draw(made)
     assert (first.svg, first.png) == (second.svg, second.png)

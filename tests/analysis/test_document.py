@@ -40,13 +40,22 @@ def headlines(found: Document) -> dict[str, dict[str, object]]:
 
 def test_a_whole_run_has_every_section_chart_and_table(whole_document: Document) -> None:
     found = whole_document
-    assert charts(found) == {"candidates", "open_load", "latency_tail", "closed_load", "micro", "search"}
+    assert charts(found) == {
+        "candidates",
+        "open_load",
+        "latency_tail",
+        "anatomy_asgi",
+        "closed_load",
+        "micro",
+        "search",
+    }
     assert [section.title for section in found.sections] == [
         "Gates",
         "Data",
         "Candidates",
         "Served under open load",
         "The tail of the latency",
+        "Where the time of a request goes",
         "Served under closed load",
         "Computing, in process",
         "Search",

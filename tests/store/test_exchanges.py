@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from harness.errors import IntegrityError
 from harness.records.arrivals import Poisson
-from harness.records.load import EXCHANGE_COLUMNS, NEVER, Outcome
+from harness.records.load import EXCHANGE_COLUMNS, NEVER, STAGE_COLUMNS, Outcome
 from harness.stats.arrivals import due_ns, payload_order
 from harness.store.exchanges import read_exchanges, write_exchanges
 
@@ -36,6 +36,9 @@ def realistic(rows_per_s: float = 2000.0):
         "payload": payload_order(n, 200, seed=7),
         "worker": np.zeros(n, np.int16),
     }
+    # All of so few rows are asked: the worst case of a file.
+    for stage, mean_ns in zip(STAGE_COLUMNS, (5e3, 4e4, 5e4, 2e5, 4e4), strict=True):
+        columns[stage] = 1000 * (random.gamma(4.0, mean_ns / 4, n) / 1000).astype(np.int64)
     columns["done_ns"][5] = NEVER
     return columns
 
@@ -91,6 +94,15 @@ def test_a_file_of_other_columns_is_an_integrity_error(tmp_path):
     pq.write_table(pa.table({"due_ns": [1, 2]}), path)
     with pytest.raises(IntegrityError, match="does not hold the columns"):
         read_exchanges(path)
+
+
+def test_a_file_from_before_servers_were_asked_for_their_stages_is_read_without_them(tmp_path):
+    columns = realistic()
+    write_exchanges(tmp_path / "new.parquet", columns)
+    older = pq.read_table(tmp_path / "new.parquet").drop_columns(list(STAGE_COLUMNS))
+    pq.write_table(older, tmp_path / "old.parquet")
+    unknown = {name: np.full(len(older), NEVER) for name in STAGE_COLUMNS}
+    assert same(read_exchanges(tmp_path / "old.parquet"), columns | unknown)
 
 
 @pytest.mark.parametrize(

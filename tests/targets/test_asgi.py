@@ -13,12 +13,18 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
+from harness.analysis.anatomy import TOLERANCE
+from harness.analysis.reduce import reduce_step
 from harness.errors import InfrastructureError
 from harness.process import LOOPBACK
+from harness.records.load import STAGE_COLUMNS, Step
+from harness.records.scenario import LoadPlan
 from harness.records.server import ServerSettings
 from harness.runtimes.onnx import Onnx
 from harness.serving.limits import Limits
 from harness.serving.protocol import encode_request
+from harness.stages.load.generator import generator
+from harness.stages.load.timing import DENSE
 from harness.targets.asgi import Asgi
 
 INFER = "/v2/models/c1/infer"
@@ -32,6 +38,13 @@ def served(bundle, tmp_path_factory):
     servable = Servable("harness.server", bundle, "onnx", "c1", 1, (), log, beside={"other": bundle})
     with Asgi().serve(servable) as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="module")
+def under_load(served, batch, signature, tmp_path_factory):
+    bodies = [encode_request(batch.take(np.array([row])), signature) for row in range(10)]
+    with generator(served, bodies, None, LoadPlan(seed=1), (), tmp_path_factory.mktemp("load")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -262,6 +275,23 @@ def test_who_holds_all_connections_keeps_the_others_out_and_no_longer(hasty, goo
         assert spoken(hasty, request(good)) == b""
     time.sleep(0.2)
     assert spoken(hasty, request(good)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "load"), [("open", {"rate_rps": 300.0}), ("closed", {"in_flight": 2})], ids=["open", "closed"]
+)
+def test_under_load_the_parts_of_the_median_request_add_up_to_it(under_load, ledgers, mode, load):
+    step = Step(shape="t", number=0, mode=mode, duration_s=1.5, warmup_s=0.3, **load)
+    columns = under_load.drive(step).columns
+    result = reduce_step(ledgers.step_entry(step, columns), columns)
+    found = result.anatomy
+    assert result.error_share == 0 and found.reason is None
+    assert found.total_s == pytest.approx(result.scheduled["p50"].value_s, rel=TOLERANCE)
+    assert all(found.parts_s[part] > 0 for part in ("lag", "network", "decoded", "predicted", "encoded"))
+    # Of so few requests each was asked, and none states more time than it took.
+    stages_ns = sum(columns[name] for name in STAGE_COLUMNS)
+    assert np.all(stages_ns > 0) or result.planned > DENSE
+    assert np.all(stages_ns <= columns["done_ns"] - columns["sent_ns"])
 
 
 def test_good_requests_are_answered_beside_bad_ones(served, good):

@@ -8,6 +8,7 @@ import pkgutil
 import socket
 import subprocess
 import sys
+import urllib.request
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,6 +20,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.process import LOOPBACK
 from harness.runtimes.onnx import Onnx
 from harness.serving.protocol import decode_response, encode_request
+from harness.stages.load.timing import stages_ns
 from harness.targets.asgi import Asgi
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(harness.targets.__path__))
@@ -50,6 +52,13 @@ def served(name, servable):
         return
     with target_class(name)().serve(servable) as endpoint:
         yield endpoint
+
+
+def timing_of(url, body):
+    """Where the server says its time went, as it arrives here."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(url, data=body), timeout=30) as answer:
+        return answer.headers["Server-Timing"]
 
 
 def descendants():
@@ -92,6 +101,7 @@ def test_a_target_is_ready_answers_as_in_process_and_leaves_nothing(name, servab
             assert np.array_equal(found.probabilities, wanted.probabilities)
             bad = encode_request(batch, signature).replace(b'"height"', b'"weight"')
             assert ask(endpoint.url + endpoint.infer_path, bad)[0] == 400
+            assert stages_ns(timing_of(endpoint.url + endpoint.infer_path, encode_request(batch, signature)))
         if not target_class(name).bare:
             assert endpoint.notes, "the settings that were in force"
             assert endpoint.cores == servable.cores

@@ -34,6 +34,7 @@ from harness.stages.load.columns import COLUMNS_FILE, SharedMemory, own_columns
 from harness.stages.load.page import PAGE, only_to_look_at, summary, worker_report
 from harness.stages.load.pulse import Onlooker
 from harness.stages.load.timer import Timer
+from harness.stages.load.timing import chosen
 from harness.stages.load.traffic import ClosedTraffic, Traffic, roll_call, warm
 from harness.stages.load.wire import Wire, now_ns
 
@@ -154,10 +155,14 @@ class Worker:
         servers = roll_call(self._wire, self._timer)
         warm(self._wire, self._timer, asked["connections"])
         shared = self._memory.columns(len(payload), writing=True)
+        is_open = asked["mode"] == "open"
+        timed = chosen(len(payload), planned=is_open)
         traffic = (
-            Traffic(self._wire, self._timer, payload, due, shared)
-            if asked["mode"] == "open"
-            else ClosedTraffic(self._wire, self._timer, payload, asked["connections"], shared, every=asked["all"])
+            Traffic(self._wire, self._timer, payload, due, shared, timed)
+            if is_open
+            else ClosedTraffic(
+                self._wire, self._timer, payload, asked["connections"], shared, timed, every=asked["all"]
+            )
         )
         with quiet(), Watch() as watch:
             self._answer({"servers": servers})

@@ -21,7 +21,7 @@ import numpy as np
 from locust.util.load_locustfile import load_locustfile
 
 from harness.process import die_with_parent
-from harness.records.load import EXCHANGE_COLUMNS, NO_STATUS, Outcome
+from harness.records.load import EXCHANGE_COLUMNS, NEVER, NO_STATUS, STAGE_COLUMNS, Outcome
 from harness.stages.load.locust_users import SPOOL
 
 WATCH_S = 0.5
@@ -82,6 +82,7 @@ class Recorder:
             "bytes": self._bytes,
             "payload": self._which,
             "worker": np.zeros(len(sent_ns)),
+            **{name: np.full(len(sent_ns), NEVER) for name in STAGE_COLUMNS},
         }
         order = np.argsort(sent_ns, kind="stable")
         order = order[sent_ns[order] >= 0]

@@ -13,10 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from harness.records.load import EXCHANGE_COLUMNS, Outcome
+from harness.stages.load.answers import Answer, SignedAnswer
 from harness.stages.load.columns import BEFORE, Columns, own_columns
 from harness.stages.load.generator import WARM_S
 from harness.stages.load.timer import Timer
-from harness.stages.load.wire import Answer, Connection, SignedAnswer, Wire, now_ns
+from harness.stages.load.timing import stage_columns
+from harness.stages.load.wire import Connection, Wire, now_ns
 
 TICK_NS = 10_000_000
 """How often timeouts are looked for, and a lane of closed load tries a dead server again."""
@@ -42,8 +44,12 @@ class Traffic:
         payload: Sequence[int],
         due: Sequence[int] = (),
         columns: Columns | None = None,
+        timed: bytes | None = None,
     ) -> None:
         self.payload = payload
+        self.timed = bytes(len(payload)) if timed is None else timed
+        self._said: dict[int, str] = {}
+        """What the answers of timed rows said."""
         self._columns = own_columns(len(payload)) if columns is None else columns
         for name, before in BEFORE.items():
             self._columns[name][:] = before  # also so that no page of that memory is touched first during the step
@@ -127,6 +133,8 @@ class Traffic:
     def answered(self, row: int, done_ns: int, answer: Answer) -> None:
         """A whole answer came, in time or not, right or not."""
         self.status[row], self.size[row] = answer.status, len(answer.body)
+        if self.timed[row]:
+            self._said[row] = answer.said
         expected = self._wire.expected
         if done_ns - self.epoch_ns - self.dispatch[row] > self._wire.timeout_ns:
             outcome = Outcome.TIMEOUT
@@ -152,6 +160,7 @@ class Traffic:
         """The rows as exchange columns."""
         rows = self.rows()
         found: dict[str, Any] = {**self._columns, "payload": self.payload[:rows], "worker": [self._wire.worker] * rows}
+        found |= stage_columns(self._said, rows)
         return {name: np.array(found[name][:rows], dtype=dtype) for name, dtype in EXCHANGE_COLUMNS.items()}
 
 
@@ -165,10 +174,11 @@ class ClosedTraffic(Traffic):
         payload: Sequence[int],
         lanes: int,
         columns: Columns | None = None,
+        timed: bytes | None = None,
         *,
         every: bool = False,
     ) -> None:
-        super().__init__(wire, timer, payload, columns=columns)
+        super().__init__(wire, timer, payload, columns=columns, timed=timed)
         self._every = every
         """It is over as soon as every payload has been sent; else there must be more of them than can be sent."""
         self._next_row = 0
@@ -231,8 +241,8 @@ class RollCall(Traffic):
 
     def answered(self, row: int, done_ns: int, answer: Answer) -> None:
         """A server that does not say who it is stays unnamed."""
-        if isinstance(answer, SignedAnswer) and answer.server:
-            self.servers[answer.server] += 1
+        if answer.said:
+            self.servers[answer.said] += 1
         self.finished(row, done_ns, Outcome.OK)
 
 

@@ -19,10 +19,10 @@ from typing import Any, ClassVar, Protocol
 import gevent
 import numpy as np
 from gevent.monkey import get_original
-from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
+from geventhttpclient._parser import HTTPParseError
 
-from harness.process import SERVER_HEADER
-from harness.records.load import NEVER, NO_STATUS, Outcome
+from harness.records.load import NEVER, Outcome
+from harness.stages.load.answers import Answer, TimedAnswer
 from harness.stages.load.generator import unpack
 
 READ, WRITE = 1, 2
@@ -39,7 +39,9 @@ now_ns: Callable[[], int] = time.monotonic_ns
 class Traffic(Protocol):
     """What a connection tells of the row it is busy with."""
 
-    answer: ClassVar[type["Answer"]]
+    answer: ClassVar[type[Answer]]
+    timed: bytes
+    """Of each row, whether its answer is a `TimedAnswer` instead."""
     payload: Sequence[int]
     sent: "memoryview[int]"
     epoch_ns: int
@@ -49,85 +51,13 @@ class Traffic(Protocol):
         """The row needs a new connection after all."""
         ...
 
-    def answered(self, row: int, done_ns: int, answer: "Answer") -> None:
+    def answered(self, row: int, done_ns: int, answer: Answer) -> None:
         """A whole answer came."""
         ...
 
     def finished(self, row: int, done_ns: int, outcome: Outcome) -> None:
         """The row came to its end."""
         ...
-
-
-class Answer(HTTPResponseParser):
-    """One HTTP answer as it comes in; the parser calls the methods that begin with an underscore."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = bytearray()
-        self.complete = False
-        self.status = NO_STATUS
-        self.reusable = False
-        """The connection may carry another exchange."""
-
-    def read(self, data: bytes) -> None:
-        """Take what came from the socket, empty at its end. Raises HTTPParseError on what is no HTTP answer."""
-        try:
-            self.feed(data)
-        except HTTPParseError:
-            # What follows a whole answer spoils the connection, not the answer.
-            self.reusable = False
-            if not self.complete:
-                raise
-
-    def _on_message_begin(self) -> None:
-        self.reusable = False  # after a whole answer: a second one to the same request
-
-    def _on_body(self, part: bytearray) -> None:
-        if not self.complete:
-            self.body += part
-
-    def _on_message_complete(self) -> None:
-        status = self.get_code()
-        if self.complete or status < 200:  # an interim answer (1xx) is followed by the real one
-            return
-        self.complete, self.status, self.reusable = True, status, self.should_keep_alive()
-
-    def _on_headers_complete(self) -> bool:
-        return False
-
-    def _on_status(self, text: str) -> None: ...
-
-    def _on_header_field(self, text: str) -> None: ...
-
-    def _on_header_value(self, text: str) -> None: ...
-
-
-class SignedAnswer(Answer):
-    """An answer of which it is also read which server process gave it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._header = ["", ""]
-        self._in_value = False
-
-    @property
-    def server(self) -> str:
-        """What the server says of itself; empty where it says nothing."""
-        return self._found
-
-    _found = ""
-
-    def _on_header_field(self, text: str) -> None:
-        if self._in_value:
-            self._header = ["", ""]
-        self._in_value = False
-        self._header[0] += text
-
-    def _on_header_value(self, text: str) -> None:
-        self._in_value = True
-        self._header[1] += text
-        if self._header[0].lower() == SERVER_HEADER:
-            self._found = self._header[1]
 
 
 class Tls:
@@ -255,7 +185,8 @@ class Connection:
 
     def send(self, traffic: Traffic, row: int) -> None:
         """Send the request of `row` on a connection that stands."""
-        self._traffic, self._row, self._answer = traffic, row, traffic.answer()
+        self._traffic, self._row = traffic, row
+        self._answer = TimedAnswer() if traffic.timed[row] else traffic.answer()
         request = self._wire.requests[traffic.payload[row]]
         if self._secured is not None:
             request = self._secured.encrypted(request)

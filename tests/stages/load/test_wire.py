@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.records.load import JSON_POST, NEVER, Outcome
+from harness.stages.load.answers import Answer, SignedAnswer, TimedAnswer
 from harness.stages.load.generator import pack
-from harness.stages.load.wire import Answer, Connection, SignedAnswer, Wire
+from harness.stages.load.wire import Connection, Wire
 
 SIZED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\nhello world"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
@@ -74,19 +75,47 @@ def test_a_signed_answer_says_which_server_gave_it_however_it_is_cut(cuts):
     answer = SignedAnswer()
     for low, high in itertools.pairwise(edges):
         answer.read(raw[low:high])
-    assert (answer.complete, answer.server) == (True, "ab12")
+    assert (answer.complete, answer.said) == (True, "ab12")
 
 
 def test_an_unsigned_answer_names_no_server():
     answer = SignedAnswer()
     answer.read(SIZED)
-    assert (answer.complete, answer.server) == (True, "")
+    assert (answer.complete, answer.said) == (True, "")
+
+
+TIMED = SIZED.replace(
+    b"\r\n",
+    b"\r\nServer-Timing: received;dur=0.001, queued;dur=0.020\r\nX-Other: x\r\nserver-timing: edge;dur=7\r\n",
+    1,
+)
+
+
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Early Hints\r\nServer-Timing: hint;dur=1\r\n\r\n"])
+@given(cuts=st.sets(st.integers(1, 250), max_size=12))
+def test_a_header_that_comes_twice_is_one_list_and_what_came_before_the_real_answer_is_not_in_it(before, cuts):
+    raw = before + TIMED + TIMED.replace(b"received", b"after")
+    edges = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
+    answer = TimedAnswer()
+    for low, high in itertools.pairwise(edges):
+        answer.read(raw[low:high])
+    assert answer.said == "received;dur=0.001, queued;dur=0.020, edge;dur=7"
+    assert (answer.complete, bytes(answer.body)) == (True, b"hello world")
+
+
+def test_a_header_without_an_end_is_not_kept_whole():
+    answer = TimedAnswer()
+    answer.read(b"HTTP/1.1 200 OK\r\nServer-Timing: ")
+    for _ in range(1000):
+        answer.read(b"x" * 1000)
+    assert len(answer.said) <= 3000
 
 
 class Row:
     """One row's traffic, with what it is told."""
 
     answer = Answer
+    timed = b"\0"
 
     def __init__(self):
         self.payload, self.sent, self.epoch_ns, self.fault = [0], [NEVER], 0, None
