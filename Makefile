@@ -11,7 +11,8 @@ OWN := $(VENV)/environments
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup autogluon bench test test-long lint lock report gate serve clean
+PEERS := mlserver mlflow bentoml
+.PHONY: help setup autogluon peers bench test test-long lint lock report gate serve clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +20,8 @@ help: ## show this
 setup: $(VENV)/.setup ## install what a run needs into .venv
 
 autogluon: $(OWN)/autogluon/.setup ## install the engine autogluon, in an environment of its own
+
+peers: $(PEERS:%=$(OWN)/%/.setup) ## install the servers that benchmarks/peers compares ours with, each in an environment of its own
 
 bench: $(VENV)/.setup ## run a scenario: SCENARIO=file (RESUME=run goes on with one)
 	@$(BIN)/harness run $(if $(RESUME),--resume $(RESUME),$(SCENARIO)) --results $(RESULTS)
@@ -40,6 +43,9 @@ lock: $(BIN)/uv ## write the lock files anew after pyproject.toml changed (UPGRA
 	@grep -oE '^(ray|pydantic)==[^ ]+' requirements.lock | $(BIN)/uv pip compile --quiet --universal \
 		--python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		$(if $(UPGRADE),--upgrade) --group autogluon - --output-file requirements-autogluon.lock
+	@for peer in $(PEERS); do grep -oE '^scikit-learn==[^ ]+' requirements.lock | $(BIN)/uv pip compile --quiet \
+		--universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		$(if $(UPGRADE),--upgrade) --group $$peer - --output-file benchmarks/peers/$$peer.lock || exit 1; done
 
 report: $(VENV)/.setup ## make the report of a run anew: RUN=id
 	@$(BIN)/harness report $(RUN) --results $(RESULTS)
@@ -69,3 +75,8 @@ $(OWN)/%/.setup: requirements-%.lock $(VENV)/.setup
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
 	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
 	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --no-build-isolation --editable . && touch $@
+
+# Servers of others, which know nothing of us.
+$(PEERS:%=$(OWN)/%/.setup): $(OWN)/%/.setup: benchmarks/peers/%.lock $(VENV)/.setup
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $< && touch $@

@@ -7,6 +7,7 @@ times a candidate of a run on rows of its own. Inside a run the harness calls th
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ class Subject:
     bundle: Path
     candidate: Candidate
     rows: Batch
+    pipeline: Any = None
+    """As it was fitted, where that was here."""
 
     def predictor(self, runtime: str) -> Predictor:
         """The candidate, loaded; skips the benchmark where it has no such form."""
@@ -60,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     bundle = request.config.getoption("--bundle")
     if bundle is None:
-        yield _forest(tmp_path_factory.mktemp("candidate") / "forest")
+        yield forest(tmp_path_factory.mktemp("candidate") / "forest")
         return
     candidate = read_bundle(bundle)
     rows = request.config.getoption("--rows")
@@ -69,7 +72,8 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     yield Subject(bundle, candidate, decode_request(rows.read_bytes(), candidate.signature))
 
 
-def _forest(bundle: Path) -> Subject:
+def forest(bundle: Path) -> Subject:
+    """The default: a forest of a hundred trees, fitted on the breast-cancer table."""
     # Here, not above: inside a run the candidate is given, and these take seconds to import.
     from harness.space.build import build
     from harness.space.preprocess import to_batch
@@ -92,7 +96,7 @@ def _forest(bundle: Path) -> Subject:
         artifacts=artifacts,
     )
     write_bundle(bundle, candidate, files)
-    return Subject(bundle, candidate, rows)
+    return Subject(bundle, candidate, rows, pipeline)
 
 
 @pytest.fixture

@@ -138,9 +138,9 @@ def _load_options(command: argparse.ArgumentParser) -> None:
     asked.add_argument("--template", metavar="FILE", help="a Jinja file that makes the body; fields are its variables")
     asked.add_argument(
         "--protocol",
-        choices=("plain", "v2"),
         default="plain",
-        help="plain: a row is a JSON object; v2: rows as the Open Inference Protocol v2 says",
+        metavar="NAME",
+        help="plain (a row is a JSON object), v2, v2:np, v2:pd (MLServer), mlflow, mlflow:FIELD, or bentoml",
     )
     asked.add_argument("--rows", type=_count, metavar="N", help="rows per request (default: 1)")
     asked.add_argument("--method", metavar="NAME", help="default: POST where there is a body, else GET")

@@ -23,7 +23,7 @@ from harness.stages.data import Table, load_table
 from harness.stages.data_checks import data_checks, refuse_failed
 from harness.stages.load.locust_users import refuse_unusable
 from harness.stages.payload import Requests, head_of, read_requests
-from harness.stages.probe import first_answer, inputs_of
+from harness.stages.probe import first_answer, stated_by
 from harness.stages.trace import trace_of
 
 
@@ -136,7 +136,7 @@ def _requests(scenario: Scenario, folder: Path) -> Requests | None:
         if locustfile is not None:
             digest = hashlib.sha256(locustfile.read_bytes()).hexdigest()
             return Requests(bodies=(), head=head, sha256=digest, locustfile=locustfile.resolve())
-        inputs = inputs_of(endpoint, head) if plan.protocol == "v2" else ()
-        requests = read_requests(plan, folder, scenario.load.rows, inputs)
-        first_answer(endpoint, head, requests.bodies[0])
+        stated = stated_by(endpoint, head, plan.protocol)
+        requests = read_requests(plan, folder, scenario.load.rows, stated)
+        first_answer(endpoint, head, requests.bodies[0], plan.protocol)
     return requests

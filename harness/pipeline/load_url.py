@@ -48,7 +48,7 @@ def brought(asked: Question) -> Brought:
             "--locustfile needs --users: its users wait for their answers, so how many there are is all that can be "
             "asked of them."
         )
-    target = _target(asked.url, asked.requests.get("protocol") == "v2")
+    target = _target(asked.url, asked.requests.get("protocol", "plain"))
     load = dict(asked.load)
     load |= _shapes(asked)
     if asked.users is not None:
@@ -88,13 +88,14 @@ def _shapes(asked: Question) -> dict[str, Any]:
     return {"parameters": {"ladder": times, "stairs": times}} if times else {}
 
 
-def _target(url: str, v2: bool) -> dict[str, str]:
-    if not v2:
+def _target(url: str, protocol: str) -> dict[str, str]:
+    if not protocol.startswith("v2"):
         return {"url": url}
     parts = urlsplit(url)
     found = _MODEL_PATH.fullmatch(parts.path)
     if found is None or found["before"]:
         raise UsageError(
-            f"With --protocol v2 the address names the model, as in http://host:8080/v2/models/NAME/infer, not {url!r}."
+            f"With --protocol {protocol} the address names the model, as in "
+            f"http://host:8080/v2/models/NAME/infer, not {url!r}."
         )
     return {"url": f"{parts.scheme}://{parts.netloc}", "model": found["model"]}

@@ -133,8 +133,11 @@ class RequestsPlan(Frozen):
     )
     protocol: Protocol = Field(
         default="plain",
-        description="`v2`: rows travel as the Open Inference Protocol v2 says, with the names and types that the model "
-        "states; `plain`: a row is a JSON object of its fields, several are a list.",
+        description="How rows travel. `plain`: a row is a JSON object of its fields, several are a list. `v2`: as the "
+        "Open Inference Protocol v2 says, with the names and types that the model states; where MLServer states none, "
+        "`v2:np` is one matrix of numbers, and `v2:pd` an input per column (a data frame). `mlflow`: MLflow's scoring "
+        "server, as `dataframe_split`, or as it says behind the colon; `instances` and `inputs` are rows of values "
+        "without names. `bentoml`: as what the service's own page `/docs.json` says that the call takes.",
     )
     method: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3,10}$")] | None = Field(
         default=None, description="The HTTP method; left out, POST where there is a body, else GET."

@@ -31,7 +31,17 @@ Seconds = Annotated[float, Field(gt=0, le=500_000)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Processes = Annotated[int, Field(ge=1, le=256)]
-Protocol = Literal["plain", "v2"]
+Protocol = Literal[
+    "plain",
+    "v2",
+    "v2:np",
+    "v2:pd",
+    "mlflow",
+    "mlflow:dataframe_records",
+    "mlflow:instances",
+    "mlflow:inputs",
+    "bentoml",
+]
 Task = Literal["binary", "multiclass", "regression"]
 Metric = Literal["roc_auc", "accuracy", "log_loss", "r2", "rmse"]
 ColumnKind = Literal["number", "boolean", "date", "category"]

@@ -1,16 +1,15 @@
 """Payload: the bodies that a server of the user's own is asked with, out of the user's files.
 
-In: a `RequestsPlan`, the folder its paths are relative to, the rows per request, and where the protocol asks for them
-the inputs that the model states. Out: `Requests`. What cannot be read or does not fit the model is refused here, with
-what to do about it.
+In: a `RequestsPlan`, the folder its paths are relative to, the rows per request, and what the server states of its
+model, where the protocol has words for it. Out: `Requests`. What cannot be read is refused here, with what to do about
+it; what does not fit the model, in `stages.dialects`.
 """
 
 import csv
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,8 @@ import jinja2
 from harness.errors import UsageError, did_you_mean, one_line
 from harness.records.load import Head
 from harness.records.scenario import RequestsPlan
+from harness.stages.dialects import Row, Stated, Write, writer
 from harness.stages.validate import PAYLOADS, PAYLOADS_BYTES
-
-Row = dict[str, Any]
-
-_WHOLE = ("INT", "UINT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +33,6 @@ class Requests:
     """Digest of the bodies and of what the plan says of them; a token is not in it."""
     locustfile: Path | None = None
     """Whose users make the requests in place of the bodies."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInput:
-    """A tensor that a model of the Open Inference Protocol v2 takes."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    columns: tuple[str, ...] = ()
-    """Of a tensor of several columns: their names, where the server says them."""
 
 
 def head_of(plan: RequestsPlan, folder: Path) -> Head:
@@ -80,8 +65,8 @@ def head_of(plan: RequestsPlan, folder: Path) -> Head:
     return Head(method=plan.method or ("POST" if has_body else "GET"), headers=tuple(headers.items()), ca_file=ca_file)
 
 
-def read_requests(plan: RequestsPlan, folder: Path, rows: int, inputs: Sequence[ModelInput] = ()) -> Requests:
-    """The requests of a plan, each of `rows` rows; `inputs` are those of the model where the protocol is `v2`.
+def read_requests(plan: RequestsPlan, folder: Path, rows: int, stated: Stated = None) -> Requests:
+    """The requests of a plan, each of `rows` rows.
 
     The rows of the file are taken in order, and from its beginning again until the last request is full; of a long
     file as many as `PAYLOADS` requests and `PAYLOADS_BYTES` hold. Raises UsageError.
@@ -89,18 +74,19 @@ def read_requests(plan: RequestsPlan, folder: Path, rows: int, inputs: Sequence[
     head = head_of(plan, folder)
     template = _template(folder / plan.template) if plan.template is not None else None
     found = _rows(folder / plan.payload) if plan.payload is not None else [{}]
-    if plan.protocol == "v2" and plan.payload is None:
-        raise UsageError("The protocol v2 sends rows: give `payload`, a .csv file or JSON lines.")
-    if plan.protocol == "v2" and template is not None:
-        raise UsageError("The protocol v2 makes the bodies itself, so `template` has no place beside it.")
+    if plan.protocol != "plain" and plan.payload is None:
+        raise UsageError(f"The protocol {plan.protocol} sends rows: give `payload`, a .csv file or JSON lines.")
+    if plan.protocol != "plain" and template is not None:
+        raise UsageError(f"The protocol {plan.protocol} makes the bodies itself, so `template` has no place beside it.")
     if plan.payload is None and template is None:
         bodies: list[bytes] = [b""]
     else:
+        write = writer(plan.protocol, found, stated)
         bodies = []
         size_bytes = 0
         for start in range(0, min(len(found), PAYLOADS * rows), rows):
             portion = [found[(start + place) % len(found)] for place in range(rows)]
-            body = _body(portion, template, plan, inputs, start)
+            body = _body(portion, template, plan, write, start)
             size_bytes += len(body)
             if bodies and size_bytes > PAYLOADS_BYTES:
                 break
@@ -116,7 +102,7 @@ def _body(
     portion: Sequence[Row],
     template: jinja2.Template | None,
     plan: RequestsPlan,
-    inputs: Sequence[ModelInput],
+    write: Write,
     start: int,
 ) -> bytes:
     where = f"row {start + 1} of {plan.payload}" if plan.payload else "the request"
@@ -129,9 +115,7 @@ def _body(
                 f"The template {plan.template} cannot be filled for {where}: {one_line(error)}. "
                 f"The fields there are: {known}."
             ) from None
-    if plan.protocol == "v2":
-        return _v2_body(portion, inputs, where)
-    return json.dumps(portion[0] if len(portion) == 1 else list(portion), separators=(",", ":")).encode()
+    return json.dumps(write(portion, where), separators=(",", ":")).encode()
 
 
 def _template(path: Path) -> jinja2.Template:
@@ -210,79 +194,3 @@ def _json_rows(text: str, path: Path) -> Iterator[Row]:
         if type(row) is not dict:
             raise UsageError(f"Line {number} of the payload {path} is no JSON object but {line.strip()[:40]!r}.")
         yield row
-
-
-def _v2_body(portion: Sequence[Row], inputs: Sequence[ModelInput], where: str) -> bytes:
-    tensor = inputs[0] if len(inputs) == 1 and len(inputs[0].shape) == 2 and inputs[0].shape[1] != 1 else None
-    if tensor is not None and tensor.name not in portion[0]:
-        names = tensor.columns or tuple(portion[0])
-        width = tensor.shape[1]
-        if width not in (-1, len(names)):
-            raise UsageError(f"The model takes rows of {width} values, and {where} has {len(names)}.")
-        _refuse_other_columns(portion, names, where)
-        data = [_typed(row[name], tensor.datatype, name, where) for row in portion for name in names]
-        tensors = [_tensor(tensor, [len(portion), len(names)], data)]
-    else:
-        _refuse_other_columns(portion, [each.name for each in inputs], where)
-        tensors = [
-            _tensor(
-                each,
-                [len(portion), *([1] if len(each.shape) == 2 else [])],
-                [_typed(row[each.name], each.datatype, each.name, where) for row in portion],
-            )
-            for each in inputs
-        ]
-    return json.dumps({"inputs": tensors}, separators=(",", ":")).encode()
-
-
-def _tensor(stated: ModelInput, shape: list[int], data: list[Any]) -> dict[str, Any]:
-    return {"name": stated.name, "datatype": stated.datatype, "shape": shape, "data": data}
-
-
-def _refuse_other_columns(portion: Sequence[Row], names: Sequence[str], where: str) -> None:
-    for row in portion:
-        missing = [name for name in names if name not in row]
-        strange = [name for name in row if name not in names]
-        if missing or strange:
-            told = [f"it lacks {', '.join(missing[:5])}"] if missing else []
-            told += [f"it has {', '.join(strange[:5])}, which the model does not know"] if strange else []
-            takes = ", ".join(itertools.islice(names, 20))
-            raise UsageError(f"The columns of {where} are not the model's: {'; '.join(told)}. It takes: {takes}.")
-
-
-def _typed(value: Any, datatype: str, name: str, where: str) -> Any:
-    if value is None:
-        return None
-    if datatype == "BYTES":
-        return value if type(value) is str else json.dumps(value)
-    if datatype == "BOOL":
-        sound = type(value) is bool
-    elif datatype.startswith(_WHOLE):
-        sound = type(value) is int
-    else:
-        sound = type(value) in (int, float)
-    if not sound:
-        raise UsageError(f"{name} of {where} is {json.dumps(value)[:40]}, and the model takes {datatype} there.")
-    return value
-
-
-def model_inputs(metadata: Mapping[str, Any]) -> tuple[ModelInput, ...]:
-    """The inputs in the metadata of a model, the answer to `GET /v2/models/NAME`. Raises ValueError on any other."""
-    stated = metadata.get("inputs")
-    if type(stated) is not list or not stated:
-        raise ValueError("it states no inputs")
-    parameters = metadata.get("parameters")
-    columns = parameters.get("columns") if type(parameters) is dict else None
-    names = [str(one["name"]) for one in columns if type(one) is dict and "name" in one] if columns else []
-    try:
-        return tuple(
-            ModelInput(
-                name=str(one["name"]),
-                datatype=str(one["datatype"]),
-                shape=tuple(int(size) for size in one["shape"]),
-                columns=tuple(names) if len(stated) == 1 else (),
-            )
-            for one in stated
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"an input lacks its name, datatype or shape ({type(error).__name__}: {error})") from None

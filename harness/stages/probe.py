@@ -13,39 +13,59 @@ from harness.errors import InfrastructureError, UsageError
 from harness.process import address_of
 from harness.records.candidate import Endpoint
 from harness.records.load import Head
-from harness.stages.payload import ModelInput, model_inputs
+from harness.records.words import Protocol
+from harness.stages.dialects import Stated, model_inputs, refuse_no_answer, service_arguments
 
 _TIMEOUT_S = 30.0
 _SHOWN_BYTES = 300
 
 
-def first_answer(endpoint: Endpoint, head: Head, body: bytes) -> bytes:
-    """What the server answers to one request of the load. Raises InfrastructureError where that is no success."""
+def first_answer(endpoint: Endpoint, head: Head, body: bytes, protocol: Protocol = "plain") -> bytes:
+    """What the server answers to one request of the load. Raises InfrastructureError where that is no success, or no
+    answer by the protocol.
+    """
     status, reason, answer = _asked(endpoint, head, head.method, endpoint.infer_path, body)
     if not 200 <= status < 300:
         raise InfrastructureError(
             f"{endpoint.url} answered {status} {reason} to the first request ({head.method} {endpoint.infer_path}), so "
             f"there is nothing to measure.{_hint(status)} It said: {_shown(answer)}"
         )
+    try:
+        refuse_no_answer(protocol, answer)
+    except ValueError as error:
+        raise InfrastructureError(
+            f"What {endpoint.url} answered to the first request ({head.method} {endpoint.infer_path}) is no answer of "
+            f"the protocol {protocol}: {error}. Are address and protocol right? It said: {_shown(answer)}"
+        ) from None
     return answer
 
 
-def inputs_of(endpoint: Endpoint, head: Head) -> tuple[ModelInput, ...]:
-    """What the model takes, by the Open Inference Protocol v2. Raises InfrastructureError where it does not say."""
-    path = f"/v2/models/{endpoint.model}"
+def stated_by(endpoint: Endpoint, head: Head, protocol: Protocol) -> Stated:
+    """What the server says that its model takes. Raises InfrastructureError where it should and does not."""
+    if protocol == "v2":
+        path, where = f"/v2/models/{endpoint.model}", "the Open Inference Protocol v2 has the model's inputs"
+    elif protocol == "bentoml":
+        path, where = "/docs.json", "a BentoML service says what its calls take"
+    else:
+        return None
     status, reason, answer = _asked(endpoint, head, "GET", path, b"")
     if status != 200:
         raise InfrastructureError(
-            f"{endpoint.url} answered {status} {reason} to GET {path}, where the Open Inference Protocol v2 has the "
-            f"model's inputs.{_hint(status)} It said: {_shown(answer)}"
+            f"{endpoint.url} answered {status} {reason} to GET {path}, where {where}.{_hint(status)} It said: "
+            f"{_shown(answer)}"
         )
     try:
-        metadata: Any = json.loads(answer)
-        return model_inputs(metadata if type(metadata) is dict else {})
+        found: Any = json.loads(answer)
+        found = found if type(found) is dict else {}
+        call = endpoint.infer_path.partition("?")[0]
+        return model_inputs(found) if protocol == "v2" else service_arguments(found, call)
     except ValueError as error:
+        hint = (
+            ". MLServer may state none: v2:np sends one matrix, v2:pd an input per column" if protocol == "v2" else ""
+        )
         raise InfrastructureError(
-            f"{endpoint.url} does not say what its model takes: its answer to GET {path} is not that of the Open "
-            f"Inference Protocol v2: {error}. It said: {_shown(answer)}"
+            f"{endpoint.url} does not say what its model takes: its answer to GET {path}, where {where}, is of no use: "
+            f"{error}{hint}. It said: {_shown(answer)}"
         ) from None
 
 

@@ -1,8 +1,8 @@
 """A server that someone else runs.
 
-In: its address, and the name of its model where it speaks the Open Inference Protocol v2. Out: an endpoint, found
-ready. Nothing is started and nothing is stopped; what its figures hold for (cores, replicas, settings) only its owner
-knows.
+In: its address, and the name of its model where it speaks the Open Inference Protocol v2, or the path at which it says
+that it is ready. Out: an endpoint, found ready. Nothing is started and nothing is stopped; what its figures hold for
+(cores, replicas, settings) only its owner knows.
 """
 
 import contextlib
@@ -31,6 +31,9 @@ class External:
     """Where requests go, such as `https://host:8443/score`; with a `model` scheme, host and port alone."""
     model: str = ""
     """Name under `/v2/models/` of a server that speaks the Open Inference Protocol v2."""
+    ready_path: str = ""
+    """Where it answers 200 once it is ready, such as `/ping` (MLflow), `/readyz` (BentoML) or `/healthz`, over http;
+    with a `model` the one of the protocol. Empty: it has to take a connection, for a call may have consequences."""
     ready_timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
@@ -53,6 +56,11 @@ class External:
             raise ValueError(
                 f"`url` is scheme, host and port where there is a `model`, as in http://host:8080, not {self.url!r}"
             )
+        if self.ready_path and (parts.scheme != "http" or not self.ready_path.startswith("/")):
+            raise ValueError(
+                f"`ready_path` is a path such as /ping of a server with an http address, not {self.ready_path!r} of "
+                f"{self.url!r}"
+            )
 
     @contextlib.contextmanager
     def serve(self, servable: Servable) -> Iterator[Endpoint]:
@@ -61,8 +69,9 @@ class External:
         parts = urlsplit(self.url)
         url = f"{parts.scheme}://{parts.netloc}"
         what = f"The server at {url}"
-        if self.model and parts.scheme == "http":
-            wait_ready(f"{url}/v2/health/ready", timeout_s=self.ready_timeout_s, what=what)
+        ready_path = self.ready_path or ("/v2/health/ready" if self.model and parts.scheme == "http" else "")
+        if ready_path:
+            wait_ready(f"{url}{ready_path}", timeout_s=self.ready_timeout_s, what=what)
         else:
             self._reach(what)
         yield Endpoint(

@@ -6,18 +6,16 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.records.candidate import Column, Signature
 from harness.records.scenario import RequestsPlan
-from harness.serving.protocol import decode_request, metadata
 from harness.stages import payload as room
-from harness.stages.payload import ModelInput, head_of, model_inputs, read_requests
+from harness.stages.payload import head_of, read_requests
 
 CSV = 'height,colour,new\n1,red,true\n2.5,"dark, red",false\n,NA,\n'
 JSON_LINES = '{"height": 1, "tags": ["a"]}\n\n{"height": 2, "tags": []}\n'
 
 
-def bodies(folder: Path, rows: int = 1, inputs: tuple[ModelInput, ...] = (), **plan: object) -> list[object]:
-    found = read_requests(RequestsPlan(**plan), folder, rows, inputs).bodies
+def bodies(folder: Path, rows: int = 1, **plan: object) -> list[object]:
+    found = read_requests(RequestsPlan(**plan), folder, rows).bodies
     return [json.loads(body) for body in found]
 
 
@@ -97,66 +95,6 @@ class TestHead:
     def test_what_no_request_can_carry_is_refused(self, folder, plan, said):
         with pytest.raises(UsageError, match=said):
             head_of(RequestsPlan(**plan), folder)
-
-
-class TestV2:
-    SIGNATURE = Signature(
-        task="binary",
-        columns=(Column(name="height", kind="number"), Column(name="colour", kind="category")),
-        classes=("no", "yes"),
-    )
-    NUMBERS = Signature(task="regression", columns=(Column(name="a", kind="number"), Column(name="b", kind="number")))
-
-    def test_rows_travel_as_the_model_reads_them(self, folder):
-        (folder / "two.csv").write_text("colour,height\nred,1\n,\n12,2.5\n")
-        inputs = model_inputs(metadata(self.SIGNATURE, "m"))
-        found = read_requests(RequestsPlan(payload="two.csv", protocol="v2"), folder, 3, inputs)
-        batch = decode_request(found.bodies[0], self.SIGNATURE)
-        assert batch.numbers[[0, 2], 0].tolist() == [1, 2.5]
-        assert batch.numbers[1, 0] != batch.numbers[1, 0]
-        assert batch.texts[:, 0].tolist() == ["red", "", "12"]
-
-    def test_a_table_of_numbers_is_one_tensor_with_the_columns_in_the_model_s_order(self, folder):
-        (folder / "numbers.csv").write_text("b,a\n2,1\n4,3\n")
-        inputs = model_inputs(metadata(self.NUMBERS, "m"))
-        found = read_requests(RequestsPlan(payload="numbers.csv", protocol="v2"), folder, 1, inputs)
-        assert [decode_request(body, self.NUMBERS).numbers.tolist() for body in found.bodies] == [[[1, 2]], [[3, 4]]]
-
-    def test_of_a_tensor_without_names_the_file_s_own_order_stands(self, folder):
-        (folder / "numbers.csv").write_text("b,a\n2,1\n")
-        inputs = (ModelInput("input-0", "FP32", (-1, 2)),)
-        (body,) = bodies(folder, inputs=inputs, payload="numbers.csv", protocol="v2")
-        assert body == {"inputs": [{"name": "input-0", "datatype": "FP32", "shape": [1, 2], "data": [2, 1]}]}
-
-    @pytest.mark.parametrize(
-        ("text", "said"),
-        [
-            ("height,color\n1,red\n", "it lacks colour; it has color, which the model does not know"),
-            ("height,colour\ntall,red\n", 'height of row 1 of two.csv is "tall", and the model takes FP64'),
-        ],
-    )
-    def test_other_columns_than_the_model_s_are_named(self, folder, text, said):
-        (folder / "two.csv").write_text(text)
-        with pytest.raises(UsageError, match=said):
-            bodies(folder, inputs=model_inputs(metadata(self.SIGNATURE, "m")), payload="two.csv", protocol="v2")
-
-    def test_a_row_of_another_width_is_refused(self, folder):
-        with pytest.raises(UsageError, match=r"takes rows of 2 values, and row 1 .* has 3"):
-            bodies(folder, inputs=(ModelInput("x", "FP32", (-1, 2)),), payload="rows.csv", protocol="v2")
-
-    def test_it_needs_rows_and_makes_its_own_bodies(self, folder):
-        with pytest.raises(UsageError, match="sends rows: give `payload`"):
-            bodies(folder, protocol="v2")
-        (folder / "body.jinja").write_text("{}")
-        with pytest.raises(UsageError, match="`template` has no place"):
-            bodies(folder, protocol="v2", payload="rows.csv", template="body.jinja")
-
-    @pytest.mark.parametrize(
-        "answer", [{}, {"inputs": []}, {"inputs": [{"name": "a"}]}, {"inputs": [{"name": "a", "datatype": "FP32"}]}]
-    )
-    def test_metadata_without_inputs_are_refused(self, answer):
-        with pytest.raises(ValueError, match="input"):
-            model_inputs(answer)
 
 
 @pytest.mark.parametrize(

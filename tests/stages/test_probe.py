@@ -11,7 +11,7 @@ from foreign_server import TOKEN, foreign_server
 from harness.errors import InfrastructureError, UsageError
 from harness.records.candidate import Endpoint
 from harness.records.load import JSON_POST, Head
-from harness.stages.probe import first_answer, inputs_of
+from harness.stages.probe import first_answer, stated_by
 
 
 @pytest.fixture(scope="module")
@@ -100,4 +100,9 @@ def test_nobody_there_is_told():
 
 def test_a_server_that_speaks_another_protocol_states_no_inputs(plain):
     with pytest.raises(InfrastructureError, match="answered 404 Not Found to GET /v2/models/m"):
-        inputs_of(Endpoint(url=plain.url, model="m", startup_s=0.0), JSON_POST)
+        stated_by(Endpoint(url=plain.url, model="m", startup_s=0.0), JSON_POST, "v2")
+
+
+def test_a_success_that_is_no_answer_of_the_protocol_is_refused(plain):
+    with pytest.raises(InfrastructureError, match="is no answer of the protocol mlflow: it has no `predictions`"):
+        first_answer(at(plain, "/score"), JSON_POST, b"{}", "mlflow")

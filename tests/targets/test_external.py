@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from foreign_server import foreign_server
 
 from harness.errors import InfrastructureError
 from harness.process import LOOPBACK
@@ -38,6 +39,21 @@ def test_without_a_model_requests_go_to_the_whole_address(servable, rest, path):
         url = f"http://{LOOPBACK}:{there.getsockname()[1]}"
         with External(url=url + rest).serve(servable) as endpoint:
             assert (endpoint.url, endpoint.infer_path) == (url, path)
+
+
+def test_what_is_no_path_of_a_server_over_http_is_refused():
+    for url, ready_path in (("http://host/", "ping"), ("https://host/", "/ping")):
+        with pytest.raises(ValueError, match="`ready_path` is a path such as /ping"):
+            External(url=url, ready_path=ready_path)
+
+
+def test_a_server_that_never_says_that_it_is_ready_is_an_error(servable):
+    with foreign_server() as server:
+        with External(url=f"{server.url}/score", ready_path="/get").serve(servable) as endpoint:
+            assert endpoint.infer_path == "/score"
+        never = External(url=f"{server.url}/score", ready_path="/none", ready_timeout_s=0.2)
+        with pytest.raises(InfrastructureError, match=r"was not ready at .*/none within"), never.serve(servable):
+            pytest.fail("entered")
 
 
 def test_a_server_that_is_not_there_is_an_error(servable):
