@@ -196,7 +196,8 @@ class Target(Protocol):
     """Where a candidate is served.
 
     One that listens on a port of the user's choice has it as its parameter `port`, 0 for any: a run looks whether it
-    can be had before it begins.
+    can be had before it begins. One that adds replicas by itself has how many there may be as its parameter
+    `max_replicas`, 0 for a fixed number: what it carries is then told of no number of them.
     """
 
     bare: ClassVar[bool]

@@ -82,28 +82,11 @@ def child(
     `environment` is added to ours. On leaving, its whole process group is ended: SIGTERM, at most `STOP_S` seconds,
     SIGKILL. Raises InfrastructureError where it cannot be started.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    surroundings = {**os.environ, **(environment or {}), _PARENT: str(os.getpid())}
-    # A child inherits the cores of the thread that starts it; setting them there and back costs nothing, where a
-    # preexec_fn is unsafe in a process that has threads, and setting them after the start leaves the child's first
-    # threads (a BLAS pool, say) where they were.
-    with log.open("ab") as output, on_cores(cores):
-        try:
-            process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=surroundings,
-                pass_fds=tuple(pass_fds),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise InfrastructureError(f"Cannot start {command[0]}: {error}.") from error
+    process = _started(command, log, cores, environment, pass_fds)
     try:
         yield process
     finally:
-        _end_group(process)
+        _end_groups([process], STOP_S)
 
 
 @contextlib.contextmanager
@@ -117,35 +100,38 @@ def child_servers(
     cores: tuple[int, ...] = (),
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 60.0,
+    stop_s: float = STOP_S,
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Run `count` children of `command` that share one loopback port (0: the system's choice); yield it and their ids.
 
     Each child gets `--fd`, its own listening socket, and `--ready-fd`, a pipe to call `announce_ready` on. The block is
-    entered when all have. Raises UsageError on a port that is taken, and InfrastructureError, naming `what` and with
-    the end of the log, where a child ends first or takes longer than `timeout_s` seconds.
+    entered when all have; when it is left, all are told to end at once, and have `stop_s` seconds for it. Raises
+    UsageError on a port that is taken, and InfrastructureError, naming `what` and with the end of the log, where a
+    child ends first or takes longer than `timeout_s` seconds.
     """
     clock = SystemClock()
     deadline_s = clock.monotonic_s() + timeout_s
     with contextlib.ExitStack() as stack:
         # Sockets that listen before the child runs: no port is chosen twice, and no connection is refused.
         sockets = [stack.enter_context(sock) for sock in _listening(port, count)]
-        started: list[tuple[subprocess.Popen[bytes], int]] = []
+        started: list[subprocess.Popen[bytes]] = []
+        stack.callback(_end_groups, started, stop_s)
+        announced: list[int] = []
         for sock in sockets:
             ready, announce = os.pipe()
             stack.callback(os.close, ready)
             try:
                 full = [*command, "--fd", str(sock.fileno()), "--ready-fd", str(announce)]
-                fds = (sock.fileno(), announce)
-                process = stack.enter_context(child(full, log=log, cores=cores, environment=environment, pass_fds=fds))
+                started.append(_started(full, log, cores, environment, (sock.fileno(), announce)))
             finally:
                 os.close(announce)
-            started.append((process, ready))
+            announced.append(ready)
         bound: int = sockets[0].getsockname()[1]
         for sock in sockets:
             sock.close()  # or connections would still be queued here when the children are gone
-        for process, ready in started:
+        for process, ready in zip(started, announced, strict=True):
             _wait_announced(process, ready, deadline_s - clock.monotonic_s(), f"{what} on port {bound}", log)
-        yield bound, tuple(process.pid for process, _ in started)
+        yield bound, tuple(process.pid for process in started)
 
 
 def announce_ready(fd: int) -> None:
@@ -330,21 +316,52 @@ def _asked(url: str, timeout_s: float) -> str:
         return str(error) or type(error).__name__
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process group by its leader's id, and reap the leader.
+def _started(
+    command: Sequence[str],
+    log: Path,
+    cores: tuple[int, ...],
+    environment: Mapping[str, str] | None,
+    pass_fds: Sequence[int],
+) -> subprocess.Popen[bytes]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    surroundings = {**os.environ, **(environment or {}), _PARENT: str(os.getpid())}
+    # A child inherits the cores of the thread that starts it; setting them there and back costs nothing, where a
+    # preexec_fn is unsafe in a process that has threads, and setting them after the start leaves the child's first
+    # threads (a BLAS pool, say) where they were.
+    with log.open("ab") as output, on_cores(cores):
+        try:
+            return subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=surroundings,
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise InfrastructureError(f"Cannot start {command[0]}: {error}.") from error
 
-    The leader is reaped last: until then its id cannot be given to another process, so the signals cannot go astray.
+
+def _end_groups(processes: Sequence[subprocess.Popen[bytes]], stop_s: float) -> None:
+    """End process groups by their leaders' ids, and reap the leaders.
+
+    A leader is reaped last: until then its id cannot be given to another process, so the signals cannot go astray. All
+    are told before any is waited for, and each is told once: for a server that drains a second SIGTERM means at once.
     """
     clock = SystemClock()
     try:
-        _signal_group(process, signal.SIGTERM)
-        deadline_s = clock.monotonic_s() + STOP_S
-        while not _ended(process) and clock.monotonic_s() < deadline_s:
+        for process in processes:
+            _signal_group(process, signal.SIGTERM)
+        deadline_s = clock.monotonic_s() + stop_s
+        while not all(map(_ended, processes)) and clock.monotonic_s() < deadline_s:
             clock.sleep(_POLL_S)
     finally:
-        # Also after the leader's own orderly end, for what it may have left behind; and on a second Ctrl-C.
-        _signal_group(process, signal.SIGKILL)
-        process.wait()
+        # Also after a leader's own orderly end, for what it may have left behind; and on a second Ctrl-C.
+        for process in processes:
+            _signal_group(process, signal.SIGKILL)
+        for process in processes:
+            process.wait()
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

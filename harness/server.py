@@ -2,12 +2,13 @@
 
 In: the folders of candidates by the names to serve them under, and the name of a runtime. Out: `application`, for
 servers that run ASGI applications themselves; `python -m harness.server serve`, a uvicorn process on an inherited
-socket, gone when its parent is; `python -m harness.server predict`, a fresh process that answers requests from stdin on
-stdout, a line each.
+socket, which answers whom it let in before it ends, and is gone when its parent is; `python -m harness.server predict`,
+a fresh process that answers requests from stdin on stdout, a line each.
 """
 
 import argparse
 import logging
+import math
 import os
 import socket
 import sys
@@ -15,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from harness.errors import ExitCode, HarnessError, UsageError, one_line
+from harness.errors import ExitCode, HarnessError, InfrastructureError, UsageError, one_line
 from harness.process import BACKLOG, announce_ready, die_with_parent
 from harness.records.server import ServerSettings
-from harness.serving.app import Application
-from harness.serving.app import application as application_of
-from harness.serving.connections import limited
+from harness.serving.app import App
+from harness.serving.connections import connection_class
+from harness.serving.drain import DrainingServer
 from harness.serving.limits import Limits
 from harness.serving.protocol import BadRequestError, request_reader, response_writer
 from harness.serving.work import Model
@@ -34,7 +35,7 @@ under it, and count as errors of the model what is a setting of the server (uvic
 LIMITS = Limits()
 
 
-def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSettings) -> Application:
+def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSettings) -> App:
     """The ASGI application that serves the candidates in these folders, every digest verified first.
 
     Raises UsageError, IntegrityError or NotConvertibleError.
@@ -47,7 +48,7 @@ def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSetti
     if settings.access_log is not None:
         _log_access(settings.access_log)
     models = [_model(name, bundle, runtime) for name, bundle in bundles.items()]
-    return application_of(models, settings, LIMITS, token)
+    return App(models, settings, LIMITS, token)
 
 
 def _log_access(file: str) -> None:
@@ -103,20 +104,15 @@ def _predict(bundle: Path, runtime: str, model: str | None) -> int:
 
 
 def _serve(given: argparse.Namespace) -> None:
+    """Until told to end. Raises InfrastructureError where whom it had let in was not answered in time."""
     import uvicorn
 
     bundles = {name: Path(folder) for name, _, folder in (one.partition("=") for one in given.model)}
-    app = application(bundles, given.runtime, ServerSettings.model_validate_json(given.settings))
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if given.ready_fd is not None:
-                announce_ready(given.ready_fd)
-
-    settings = uvicorn.Config(
+    told = ServerSettings.model_validate_json(given.settings)
+    app = application(bundles, given.runtime, told)
+    config = uvicorn.Config(
         cast("Any", app),
-        http=limited(LIMITS),
+        http=connection_class(app),
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -124,12 +120,17 @@ def _serve(given: argparse.Namespace) -> None:
         log_level="warning",
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=math.ceil(told.drain_s),
         server_header=False,
         proxy_headers=False,
     )
+    server = DrainingServer(config, lambda: announce_ready(given.ready_fd) if given.ready_fd is not None else None)
     with socket.socket(fileno=given.fd) as sock:
-        Server(settings).run(sockets=[sock])
+        server.run(sockets=[sock])
+    if not server.has_drained:
+        raise InfrastructureError(
+            f"Not all requests were answered within the {told.drain_s:g} s that a server has to end."
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

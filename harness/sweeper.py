@@ -33,7 +33,7 @@ _PATH_LENGTH = 40
 def swept(prefix: str) -> Iterator[Path]:
     """A new, short temporary folder; what is started inside the block ends with it.
 
-    Not for nesting: a process belongs to the innermost block only.
+    Inside another such block a process belongs to the inner one, and each block sweeps its own.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_short_place(prefix)))
     sweeper = subprocess.Popen(
@@ -42,6 +42,8 @@ def swept(prefix: str) -> Iterator[Path]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C at the terminal is for the run; the sweeper ends when its input does
+        # Without the mark of a block around this one, whose own sweeper would end this one before its work is done.
+        env={name: value for name, value in os.environ.items() if name != _MARK},
     )
     before = os.environ.get(_MARK)
     os.environ[_MARK] = str(folder)

@@ -22,6 +22,10 @@ with swept("test-") as folder:
 """
 
 
+NESTED = OWNER.replace('with swept("test-") as folder:', 'with swept("outer-") as outer, swept("test-") as folder:')
+NESTED = NESTED.replace("folder, flush", "folder, outer, flush")
+
+
 def gone(process: psutil.Process, patience_s: float = 30.0) -> bool:
     deadline_s = time.perf_counter() + patience_s
     while time.perf_counter() < deadline_s:
@@ -31,17 +35,18 @@ def gone(process: psutil.Process, patience_s: float = 30.0) -> bool:
     return False
 
 
-def test_a_killed_owner_leaves_neither_process_nor_folder() -> None:
-    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+@pytest.mark.parametrize("owner_code", [OWNER, NESTED], ids=["", "in another block"])
+def test_a_killed_owner_leaves_neither_process_nor_folder(owner_code: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", owner_code], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
-        pid, folder = owner.stdout.readline().split()
+        pid, *folders = owner.stdout.readline().split()
         inside = psutil.Process(int(pid))
         owner.kill()
     assert gone(inside)
     deadline_s = time.perf_counter() + 30
-    while Path(folder).exists() and time.perf_counter() < deadline_s:
+    while any(Path(folder).exists() for folder in folders) and time.perf_counter() < deadline_s:
         time.sleep(0.05)
-    assert not Path(folder).exists()
+    assert not [folder for folder in folders if Path(folder).exists()]
 
 
 @pytest.mark.long

@@ -96,18 +96,30 @@ def _capacity(ledger: Ledger, cell: Cell, results: Sequence[StepResult]) -> Capa
     reason = _why_not_loaded(ledger, cell)
     carried = _carried([step for step in steps if step.step.mode == "open"], ledger.scenario.load.objective, reason)
     best = carried.step
+    peak = _peak([step for step in steps if step.step.mode == "closed"], reason)
     return Capacity(
         cell=cell.id,
         candidate=cell.candidate,
         runtime=cell.runtime,
         target=cell.target or "",
         replicas=cell.replicas or 1,
-        rate=carried.rate,
+        max_replicas=cell.max_replicas,
+        settings=cell.settings,
+        rate=_of_no_number(carried.rate, cell) if cell.max_replicas else carried.rate,
         p99=p99_estimate(best) if best else Estimate(value=None, unit=Unit.SECONDS, reason=_why_no_p99(carried.rate)),
         step=best.id if best else None,
         missed_below_rps=carried.missed_below_rps,
-        peak=_peak([step for step in steps if step.step.mode == "closed"], reason),
+        peak=_of_no_number(peak, cell) if cell.max_replicas else peak,
     )
+
+
+def _of_no_number(figure: Estimate, cell: Cell) -> Estimate:
+    """A figure of a cell that was autoscaled: a step begins with as many replicas as the one before it has left."""
+    warning = (
+        f"Autoscaled, from {cell.replicas} to at most {cell.max_replicas} replicas: a figure of no number of them, nor "
+        "of a fixed one."
+    )
+    return figure.model_copy(update={"warnings": (*figure.warnings, warning)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,7 +180,8 @@ def _served(
             return _no(unit, "No candidate was recommended."), "the recommended candidate"
         return _no(unit, "It was not served that way."), gate.candidate or recommendation.recommended or "the candidate"
     best = _highest(matching)
-    whose = " ".join(part for part in (best.candidate, best.runtime, best.target) if part)
+    told = f"with {best.settings.words}" if best.settings else None
+    whose = " ".join(part for part in (best.candidate, best.runtime, best.target, told) if part)
     if gate.measure == "capacity_rps":
         return best.rate, whose
     step = _deciding_step(best, results)

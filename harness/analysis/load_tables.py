@@ -9,7 +9,14 @@ from harness.analysis.dissection import PART_NAMES
 from harness.analysis.findings import Findings
 from harness.records.finding import Capacity, Estimate, Field, Table, Values
 from harness.records.load import PARTS, StepResult
+from harness.records.server import ServerSettings
 from harness.units import Unit, format_number
+
+_SETTINGS = (
+    Field("batch_requests", "batch", Unit.COUNT),
+    Field("batch_wait_s", "waits for it", Unit.SECONDS),
+    Field("waiting_s", "may queue for", Unit.SECONDS),
+)
 
 
 def capacity(found: Findings) -> Table:
@@ -22,6 +29,8 @@ def capacity(found: Findings) -> Table:
             Field("runtime", "runtime"),
             Field("target", "target"),
             Field("replicas", "replicas", Unit.COUNT),
+            *((Field("max_replicas", "autoscaled to", Unit.COUNT),) if _scale(found) else ()),
+            *(_SETTINGS if _differ(found) else ()),
             Field("capacity_rps", "capacity", Unit.RPS),
             Field("missed_rps", "missed at", Unit.RPS),
             Field("p99_s", "p99 there", Unit.SECONDS),
@@ -242,12 +251,15 @@ def remark(estimate: Estimate) -> str:
 
 def _capacity_row(found: Findings, one: Capacity) -> Values:
     result = found.cell_results.get(one.cell)
+    told = one.settings or ServerSettings()
     notes = f"Notes: {'; '.join(result.notes)}." if result and result.notes else ""
     return (
         one.candidate,
         one.runtime,
         one.target,
         one.replicas,
+        *((one.max_replicas,) if _scale(found) else ()),
+        *((told.batch_requests, told.batch_wait_s, told.waiting_s) if _differ(found) else ()),
         one.rate.value,
         one.rate.high,
         one.p99.value,
@@ -259,9 +271,21 @@ def _capacity_row(found: Findings, one: Capacity) -> Values:
     )
 
 
+def _scale(found: Findings) -> bool:
+    """Whether some target adds replicas by itself."""
+    return any(one.max_replicas is not None for one in found.capacities)
+
+
+def _differ(found: Findings) -> bool:
+    """Whether some cell is not served as usual."""
+    return any(one.settings is not None for one in found.capacities)
+
+
 def _remarks(result: StepResult) -> str:
     failed = ", ".join(f"{kind} {count:,}" for kind, count in result.failed.items())
     told = [f"Failed: {failed}."] if failed else []
+    if result.refused:
+        told.append(f"The server refused {result.refused:,} of them (503): its queue was full.")
     told += [f"{doubt.text[:1].upper()}{doubt.text[1:]}. {doubt.advice}" for doubt in result.doubts]
     if result.overloaded is not None:
         told.append(f"{result.overloaded[:1].upper()}{result.overloaded[1:]}.")

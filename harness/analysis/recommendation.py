@@ -77,8 +77,10 @@ def carries(capacity: Capacity, results: Sequence[StepResult], objective: Object
 
 
 def cell_words(capacity: Capacity) -> str:
-    """How and where a cell is served: `as onnx on asgi`."""
-    return f"as {capacity.runtime} on {capacity.target}" if capacity.runtime else f"on {capacity.target}"
+    """How and where a cell is served: `as onnx on asgi with batch 8`."""
+    told = f" with {capacity.settings.words}" if capacity.settings else ""
+    where = f"on {capacity.target}{told}"
+    return f"as {capacity.runtime} {where}" if capacity.runtime else where
 
 
 def replica_words(replicas: int) -> str:
@@ -121,7 +123,8 @@ def _preference(
     peak = capacity.peak.value or 0.0
     asked = objective is not None and objective.rate_rps is not None
     carrying = asked and carries(capacity, results, objective)
-    return (carrying, -capacity.replicas if carrying else 0, rate, peak, -_p99(capacity), -capacity.replicas)
+    most = capacity.max_replicas or capacity.replicas  # of those that come and go all may have been there
+    return (carrying, -most if carrying else 0, rate, peak, -_p99(capacity), -most)
 
 
 def _score(ledger: Ledger, candidate: Candidate) -> tuple[Estimate, tuple[float, ...]]:
@@ -277,6 +280,8 @@ def _sentence(chosen: _Contender, leader: _Contender | None, objective: Objectiv
     if best is None:
         return f"Ship {name}: {scored}. Nothing was served, so no rate can be promised."
     on = replica_words(best.replicas)
+    if best.max_replicas:
+        on = f"up to {replica_words(best.max_replicas)}, autoscaled"
     if objective is None:
         peak = format_number(best.peak.value, Unit.RPS)
         reached = f" and reached {peak} on {on}" if best.peak.value is not None else f" and answered on {on}"

@@ -38,6 +38,7 @@ FIRST_FEW = 20
 
 CURVE_POINTS = 96
 
+_REFUSED = 503
 _NS = 1e9
 
 Columns = Mapping[str, NDArray[Any]]
@@ -61,9 +62,7 @@ def reduce_step(entry: StepEntry, exchanges: Columns) -> StepResult:
     planned, successes = int(measured.sum()), int(counts[Outcome.OK])
     due, sent, done = (exchanges[name][succeeded] for name in ("due_ns", "sent_ns", "done_ns"))
     scheduled = _latencies(done - due, due)
-    was_sent = measured & (exchanges["sent_ns"] != NEVER)
-    lag = quantiles(exchanges["sent_ns"][was_sent] - exchanges["due_ns"][was_sent], (0.99,))[0]
-    lag_p99_s = None if lag.value is None else lag.value / _NS
+    lag_p99_s = _lag_p99_s(exchanges, measured)
     arrived = (outcome == Outcome.OK) & (exchanges["done_ns"] >= start_ns) & (exchanges["done_ns"] < end_ns)
     failed = {kind.name.lower(): int(counts[kind]) for kind in Outcome if kind is not Outcome.OK and counts[kind]}
     window_s = (end_ns - start_ns) / _NS
@@ -75,6 +74,7 @@ def reduce_step(entry: StepEntry, exchanges: Columns) -> StepResult:
         planned=planned,
         succeeded=successes,
         failed=failed,
+        refused=int((measured & (outcome == Outcome.HTTP_ERROR) & (exchanges["status"] == _REFUSED)).sum()),
         throughput_rps=int(arrived.sum()) / window_s if window_s > 0 else 0.0,
         throughput_error_rps=rate_error(exchanges["done_ns"][arrived] / _NS, start_ns / _NS, end_ns / _NS),
         # Where nothing was measured nothing succeeded: a step without requests must not look like one without errors.
@@ -114,6 +114,12 @@ def rung(result: StepResult) -> Rung:
         p99_s=result.scheduled["p99"].value_s,
         error_share=result.error_share,
     )
+
+
+def _lag_p99_s(exchanges: Columns, measured: NDArray[np.bool_]) -> float | None:
+    was_sent = measured & (exchanges["sent_ns"] != NEVER)
+    lag = quantiles(exchanges["sent_ns"][was_sent] - exchanges["due_ns"][was_sent], (0.99,))[0]
+    return None if lag.value is None else lag.value / _NS
 
 
 def _by_request(entry: StepEntry, exchanges: Columns, measured: NDArray[np.bool_]) -> tuple[RequestResult, ...]:

@@ -86,8 +86,9 @@ def check_verb(options: argparse.Namespace) -> int:
         data(f"  {'table':<10} {_described(table)}")
         for check in (check for check in table.checks if check.verdict != "pass"):
             data(f"  {'accepted' if check.verdict == 'fail' else 'warning':<10} {check.name}: {check.detail}")
+    width = max((len(cell.label) for cell in plan.cells), default=0)
     for cell, estimate_s in planned:
-        data(f"  {cell.kind:<10} {cell.label:<48} about {length(estimate_s):>7}  {cell.id}")
+        data(f"  {cell.kind:<10} {cell.label:<{max(48, width)}} about {length(estimate_s):>7}  {cell.id}")
     data(f"{len(planned)} cells, about {length(plan.estimated_s)} at most; nothing was run.")
     return ExitCode.GOOD
 

@@ -30,7 +30,7 @@ from harness.records.refit import Refit
 from harness.records.rows import Batch, Prediction
 from harness.records.run import Cause, Failure, SearchStart
 from harness.records.scenario import ComparePlan, Scenario
-from harness.records.server import SERVER
+from harness.records.server import SERVER, ServerSettings
 from harness.records.words import BASELINE, DUMMY, Metric
 from harness.serving.protocol import encode_request
 from harness.space.families import baseline
@@ -190,6 +190,7 @@ def serve_cell(work: Work, cell: Cell) -> Told:
         replicas=cell.replicas or 1,
         cores=work.host.target_cores,
         log=work.folder.logs / f"{cell.id}.server.log",
+        settings=cell.settings or ServerSettings(),
     )
     questions = asked(work, cell)
     expected = None

@@ -71,6 +71,11 @@ def _resolved(scenario: Scenario) -> Plan:
     for serve in scenario.serve:
         plugin("targets", serve.target, serve.parameters)
         _refuse_no_port(serve.target, serve.parameters)
+        if serve.target in bare_targets() and any(serve.settings):
+            raise UsageError(
+                f"The target {serve.target} computes nothing of ours, so it is told neither batch_requests nor "
+                "waiting_s: leave them out of its [[serve]] table."
+            )
         for runtime in serve.runtimes:
             plugin_class("runtimes", runtime)
         _refuse_strangers(f"serve {serve.target} candidates", serve.candidates, origins)

@@ -5,7 +5,6 @@ what is to be said of it; and the wait for the server's own end.
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from harness.records.server import SERVER, ServerSettings
 from harness.records.words import Scalar
 from harness.serving.page import call
 from harness.store.bundle import artifact_path, read_bundle, read_example
+from harness.sweeper import swept
 
 _LOOK_EVERY_S = 0.5
 
@@ -59,7 +59,7 @@ def served(
         artifact_path(folders[name], candidate, runtime)
     (first, folder), *others = folders.items()
     made: Target = plugin("targets", target, parameters)
-    with tempfile.TemporaryDirectory(prefix="harness-serve-") as logs:
+    with swept("harness-serve-") as logs:
         servable = Servable(
             entry=SERVER,
             bundle=folder,
@@ -67,7 +67,7 @@ def served(
             model=first,
             replicas=processes,
             cores=(),
-            log=Path(logs, "server.log"),
+            log=logs / "server.log",
             beside=dict(others),
             settings=settings,
         )

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from harness.records.frozen import Frozen
 from harness.records.scenario import ComparePlan, Scenario, SearchPlan
+from harness.records.server import ServerSettings
 from harness.records.table import DataPlan
 from harness.records.words import BASELINE, DUMMY, Scalar
 
@@ -38,8 +39,15 @@ class Cell(Frozen):
     runtime: str | None = None
     target: str | None = None
     replicas: int | None = None
+    settings: ServerSettings | None = None
+    """Of a serve cell: how its servers are told to serve; None: as usual."""
     parameters: dict[str, Scalar] = Field(default={})
     """Of a serve cell: the target's."""
+
+    @property
+    def max_replicas(self) -> int | None:
+        """Of a serve cell whose target adds replicas by itself: how many there may be (`ports.Target`)."""
+        return int(self.parameters.get("max_replicas", 0)) or None
 
     @property
     def label(self) -> str:
@@ -51,7 +59,9 @@ class Cell(Frozen):
             case "refit":
                 parts = (self.table, self.engine, None if self.seed is None else f"seed {self.seed}")
             case "serve":
-                parts = (self.candidate, self.runtime, self.target, f"x{self.replicas}")
+                told = self.settings.words if self.settings else None
+                replicas = f"x{self.replicas}-{self.max_replicas}" if self.max_replicas else f"x{self.replicas}"
+                parts = (self.candidate, self.runtime, self.target, replicas, told)
             case _:
                 parts = (self.candidate,)
         return " ".join(str(part) for part in parts if part is not None)
@@ -101,10 +111,15 @@ def _on_the_way_to_traffic(scenario: Scenario, bare_targets: Collection[str]) ->
     for plan in scenario.serve:
         shared = {"target": plan.target, "parameters": dict(plan.parameters)}
         bare = plan.target in bare_targets
-        for candidate, runtime, replicas in itertools.product(
-            (None,) if bare else plan.candidates or origins, (None,) if bare else plan.runtimes, plan.replicas
+        for candidate, runtime, replicas, settings in itertools.product(
+            (None,) if bare else plan.candidates or origins,
+            (None,) if bare else plan.runtimes,
+            plan.replicas,
+            plan.settings,
         ):
-            yield _cell("serve", loading, candidate=candidate, runtime=runtime, replicas=replicas, **shared)
+            # Left out where they are as usual, so that a cell keeps the id that it had before there were any.
+            told = {"settings": settings.model_dump(mode="json")} if settings else {}
+            yield _cell("serve", loading, candidate=candidate, runtime=runtime, replicas=replicas, **shared, **told)
     if scenario.micro.enabled:
         for origin in (scenario.micro.candidates or origins) if origins else ():
             yield _cell("micro", [judging, scenario.micro.seconds], candidate=origin)

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from harness.errors import ExitCode
 from harness.records.frozen import Frozen
 from harness.records.load import Anatomy, StepResult
+from harness.records.server import ServerSettings
 from harness.units import Unit, format_number
 
 Values: TypeAlias = tuple[str | float | int | bool | None, ...]
@@ -38,6 +39,10 @@ class Capacity(Frozen):
     runtime: str | None
     target: str
     replicas: int
+    max_replicas: int | None = None
+    """Where the target added replicas by itself: how many there may have been. It is the capacity of no number then."""
+    settings: ServerSettings | None = None
+    """How its servers were told to serve; None: as usual."""
     rate: Estimate
     """Highest measured rate (requests per second) of an open step that met the objective."""
     p99: Estimate

@@ -314,6 +314,8 @@ class StepResult(Frozen):
     succeeded: int
     failed: dict[str, int]
     """Count per outcome other than OK, by its lower-case name."""
+    refused: int = 0
+    """Of those answered with an error of HTTP: 503, by which a server says that its queue is full."""
     throughput_rps: float | None
     """None where there are doubts."""
     throughput_error_rps: float | None = None

@@ -17,6 +17,7 @@ from pydantic import (
 from harness.records.arrivals import parse_arrivals
 from harness.records.frozen import Frozen
 from harness.records.rows import ROWS_LIMIT
+from harness.records.server import BATCH_LIMIT, BATCH_WAIT_LIMIT_S, WAITING_LIMIT_S, WAITING_S, ServerSettings
 from harness.records.table import DataPlan
 from harness.records.words import EXTERNAL, Measure, Metric, Name, Processes, Protocol, Scalar, Seconds, Seed
 
@@ -111,11 +112,45 @@ class ServePlan(Frozen):
     replicas: tuple[Processes, ...] = Field(
         default=(1,), description="Numbers of server processes or replicas, each a cell of its own.", min_length=1
     )
+    batch_requests: tuple[Annotated[int, Field(ge=1, le=BATCH_LIMIT)], ...] = Field(
+        default=(1,),
+        description="Most requests that a server computes together, each number a cell of its own; 1: each by itself.",
+        min_length=1,
+    )
+    batch_wait_s: Annotated[float, Field(ge=0, le=BATCH_WAIT_LIMIT_S)] = Field(
+        default=0.0,
+        description="How long the first request of a batch may wait for others, where others are likely to come in "
+        "that time. At 0 only those are computed together that wait for their turn anyhow.",
+    )
+    waiting_s: Annotated[float, Field(ge=0, le=WAITING_LIMIT_S)] = Field(
+        default=WAITING_S,
+        description="For how long a request may have to wait for its turn, as far as that can be foreseen; one that "
+        "would wait longer is refused at once.",
+    )
     parameters: dict[str, Scalar] = Field(
         default={},
         description="Parameters of the target, in a table of its own: `[serve.parameters]`; "
         "`harness list targets` shows them.",
     )
+
+    @model_validator(mode="after")
+    def _waits_for_a_batch(self) -> Self:
+        if self.batch_wait_s > 0 and max(self.batch_requests) == 1:
+            raise ValueError("batch_wait_s is for batches, and without batch_requests above 1 there are none")
+        return self
+
+    @property
+    def settings(self) -> tuple[ServerSettings | None, ...]:
+        """How servers are told to serve, one after the other; None stands for as usual."""
+        told = (
+            ServerSettings(
+                batch_requests=most,
+                batch_wait_s=self.batch_wait_s if most > 1 else 0.0,
+                waiting_s=self.waiting_s,
+            )
+            for most in self.batch_requests
+        )
+        return tuple(None if one == ServerSettings() else one for one in told)
 
 
 class RequestsPlan(Frozen):
@@ -290,6 +325,7 @@ class Scenario(Frozen):
             *((f"serve {plan.target} runtimes", plan.runtimes) for plan in self.serve),
             *((f"serve {plan.target} candidates", plan.candidates) for plan in self.serve),
             *((f"serve {plan.target} replicas", plan.replicas) for plan in self.serve),
+            *((f"serve {plan.target} batch_requests", plan.batch_requests) for plan in self.serve),
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"{where} names one thing twice: {', '.join(map(str, names))}")

@@ -1,22 +1,48 @@
-"""Connections of HTTP: uvicorn's, held to limits before any application sees a request.
+"""Connections of HTTP: uvicorn's, held to limits, and with a straight way for plain requests.
 
-In: limits. Out: `limited`, the protocol class that uvicorn makes one of per connection. uvicorn takes any number of
+In: an application. Out: `connection_class`, what uvicorn makes one of per connection. uvicorn takes any number of
 headers of any size, waits for ever for a request that was begun, and answers what is no HTTP in plain text: here each
-has a bound, and an error in JSON.
+has a bound, and an error in JSON. When the server is to end, uvicorn closes whatever connection it has read no request
+from: here a request that has come, or is coming, is answered first.
+
+The straight way: between a parsed request and its reply, ASGI costs more than to parse, predict and answer together (a
+task, a scope, messages, and each header looked at twice). A plain inference goes to the application's `inferences`
+without it, and its reply is written as it is; whatever is not plain goes as uvicorn has it.
 """
 
 import asyncio
+import logging
+import select
 from typing import Any, ClassVar, cast
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from harness.clock import SystemClock
+from harness.serving.app import App
+from harness.serving.inference import Headers, Inference, Reply, failure
 from harness.serving.limits import Limits
+from harness.serving.work import Job
 
 _HEAD, _CONTINUE = b"HTTP/1.1 ", b"HTTP/1.1 100 "
 
 _LINE_BYTES = 4
 """Of a header beside its name and value: a colon, a space and the end of the line."""
+
+
+_LINGER_S = 0.1
+"""How long a connection idles before it is closed, when the server is to end: who has just connected is about to ask
+something."""
+
+
+_NOT_PLAIN = frozenset((b"connection", b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"))
+"""A request with one of these headers may need more than to be answered..."""
+
+_KEPT = b"keep-alive"
+"""... but not where it only says what is so anyway."""
+
+_log = logging.getLogger(__name__)
+_now_s = SystemClock().monotonic_s
 
 
 class _Whole:
@@ -40,6 +66,10 @@ class _Whole:
         else:
             self._write(data)
 
+    def send(self, answer: bytes) -> None:
+        """Send a whole answer."""
+        self._write(answer)
+
     def flush(self) -> None:
         """Send what was kept: an answer without a body."""
         if self._head is not None:
@@ -59,21 +89,43 @@ class _HeadersTooLargeError(Exception):
     """Raised in a callback of the parser, which ends there."""
 
 
-def limited(limits: Limits) -> type[HttpToolsProtocol]:
-    """The protocol class of connections with these limits."""
-    return type("Connection", (_Connection,), {"limits": limits})
+class _Waiting:
+    """Stands where uvicorn has its own cycle of request and response, while a plain request waits for its turn.
+
+    uvicorn looks at it when the next request comes, when the client leaves, and when the server ends.
+    """
+
+    def __init__(self) -> None:
+        self.message_event = asyncio.Event()
+        self.keep_alive = True
+        self.disconnected = self.response_started = self.response_complete = False
+
+
+def connection_class(app: App) -> type[HttpToolsProtocol]:
+    """The protocol class of connections to an application, with its limits."""
+    inferences = {path.encode(): inference for path, inference in app.inferences.items()}
+    return type("Connection", (_Connection,), {"limits": app.limits, "inferences": inferences})
 
 
 class _Connection(HttpToolsProtocol):
     limits: ClassVar[Limits]
+    inferences: ClassVar[dict[bytes, Inference]]
+
+    transport: _Whole  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._head_bytes = 0
         """Of a request whose headers are not all there."""
         self._data_bytes = 0
         """Of what is being read now."""
-        self._is_begun = self._is_head = self._is_too_large = False
+        self._is_begun = self._is_head = self._is_too_large = self._is_ending = False
         self._late: asyncio.TimerHandle | None = None
+        self._inference: Inference | None = None
+        """What a plain request is for, from its headers to its end."""
+        self._named: Headers = {}
+        self._parts: list[bytes] = []
+        self._began_s = 0.0
+        self._idle: asyncio.TimerHandle | None = None
         if len(self.connections) >= self.limits.connections:
             transport.close()
         else:
@@ -81,6 +133,8 @@ class _Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_whole()
+        if self._idle is not None:
+            self._idle.cancel()
         if self in self.connections:
             super().connection_lost(exc)
 
@@ -96,7 +150,8 @@ class _Connection(HttpToolsProtocol):
                 if self._head_bytes > self.limits.headers_bytes:
                     self._refuse_head()
             if self._late is None:
-                self._late = self.loop.call_later(self.limits.send_s, self._refuse_late)
+                most_s = self.limits.end_s if self._is_ending else self.limits.send_s
+                self._late = self.loop.call_later(most_s, self._refuse_late)
 
     def send_400_response(self, msg: str) -> None:
         if self._is_too_large:
@@ -107,7 +162,10 @@ class _Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._head_bytes = 0
         self._is_begun = self._is_head = True
-        super().on_message_begin()
+        # As uvicorn does, without the scope of a request that may turn out to be plain.
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         self._is_head = False
@@ -116,15 +174,121 @@ class _Connection(HttpToolsProtocol):
         if len(self.headers) > self.limits.headers or is_large:
             self._is_too_large = True
             raise _HeadersTooLargeError
+        inference = self.inferences.get(self.url)
+        if inference is not None and self._is_plain():
+            self._inference, self._began_s = inference, _now_s()
+            return
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # in place, for the scope has this list
         super().on_headers_complete()
+        if self._is_ending:
+            self.cycle.keep_alive = False
+
+    def _is_plain(self) -> bool:
+        """Whether a request to an inference needs nothing but its reply, and nothing is before it."""
+        self._named = named = dict(self.headers)
+        length = named.get(b"content-length", b"")
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_method() == b"POST"
+            and length.isdigit()
+            and int(length[:18]) <= self.limits.body_bytes
+            and (_NOT_PLAIN.isdisjoint(named) or self._only_keeps(named))
+            and self.parser.should_keep_alive()
+            and not self.flow.write_paused
+            and not self._is_ending
+        )
+
+    def _only_keeps(self, named: Headers) -> bool:
+        # To keep it is the rule in HTTP/1.1 alone; in 1.0 the answer would have to say that it is.
+        is_rule = named.get(b"connection", b"").lower() == _KEPT and self.parser.get_http_version() == "1.1"
+        return is_rule and len(_NOT_PLAIN.intersection(named)) == 1
+
+    def on_body(self, body: bytes) -> None:
+        if self._inference is None:
+            super().on_body(body)
+        else:
+            self._parts.append(body)
 
     def on_message_complete(self) -> None:
         self._set_whole()
-        super().on_message_complete()
+        if self._inference is None:
+            super().on_message_complete()
+            return
+        inference, self._inference = self._inference, None
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []
+        begun = inference.begun(self._named, body, self._began_s)
+        if isinstance(begun, Reply):
+            self._send(begun, closes=self._is_ending)
+            self.server_state.total_requests += 1
+            if self._idle is None:
+                self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_unused)
+        else:
+            self.cycle = cast("Any", _Waiting())
+            task = self.loop.create_task(self._send_later(inference, begun, cast("Any", self.cycle)))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
+
+    async def _send_later(self, inference: Inference, job: Job, waiting: _Waiting) -> None:
+        try:
+            reply = await inference.finished(job)
+        except Exception:
+            _log.exception("a request was not answered")
+            reply = failure(500, "the request was not answered; the server's log says why")
+        waiting.response_complete = True
+        if not self.transport.is_closing():
+            self._send(reply, closes=not waiting.keep_alive)
+            self.on_response_complete()
+
+    def _send(self, reply: Reply, *, closes: bool) -> None:
+        status, body, content_type, headers = reply
+        parts = [STATUS_LINE[status], b"content-type: ", content_type, b"\r\ncontent-length: %d\r\n" % len(body)]
+        for name, value in (*self.server_state.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"connection: close\r\n\r\n" if closes else b"\r\n", body)
+        self.transport.send(b"".join(parts))
+        if closes:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
-        cast("_Whole", self.transport).flush()
+        self.transport.flush()
         super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """Close when what has come is answered; the last answer says that it is."""
+        self._is_ending = True
+        if self._is_begun:
+            if self._late is not None:
+                self._late.cancel()
+            self._late = self.loop.call_later(self.limits.end_s, self._refuse_late)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False  # with several in a row this is the last
+        else:
+            self.loop.call_later(_LINGER_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        """Close, unless a request has come since, or its bytes have: closing would reset whoever sent them."""
+        answers = self.cycle is not None and not self.cycle.response_complete
+        if self._is_begun or answers or self.transport.is_closing():
+            return
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        if poll.poll(0):
+            self.loop.call_later(_LINGER_S, self._close_idle)
+        else:
+            self.transport.close()
+
+    def _close_unused(self) -> None:
+        """Close a connection that nobody has used for long. uvicorn makes and cancels a timer for each request."""
+        self._idle = None
+        left_s = self._began_s + self.timeout_keep_alive - _now_s()
+        if left_s > 0:
+            self._idle = self.loop.call_later(left_s, self._close_unused)
+        elif self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
 
     def _size_bytes(self) -> int:
         size_bytes = len(self.url)
@@ -144,7 +308,10 @@ class _Connection(HttpToolsProtocol):
 
     def _refuse_late(self) -> None:
         self._late = None
-        self._refuse(408, f"a request may take {self.limits.send_s:g} s to send")
+        if self._is_ending:
+            self._refuse(503, "the server ends")
+        else:
+            self._refuse(408, f"a request may take {self.limits.send_s:g} s to send")
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer, unless an answer is on its way already, and close."""

@@ -23,5 +23,7 @@ class Limits:
     """Of a request, its first line included: 431."""
     send_s: float = 20.0
     """For a client to send a request, from its first byte to its last: 408."""
+    end_s: float = 5.0
+    """The same where it had begun to when the server was told to end: 503."""
     connections: int = 4096
     """Open at a time; one more is closed at once."""

@@ -95,8 +95,11 @@ class Queue:
             return False
         if self._spent_s == 0.0:
             asyncio.get_running_loop().call_soon(self._begin_turn)
-        self._compute((job,))
-        self._spent_s += job.encoded_s - job.taken_s
+        compute(job)
+        took_s = job.encoded_s - job.taken_s
+        if job.outcome is not None and job.outcome.answer is not None:
+            job.wire.learn(job.body, took_s)
+        self._spent_s += took_s
         return True
 
     def _begin_turn(self) -> None:

@@ -117,10 +117,10 @@ def matrix(tensor: Tensor, width: int, limits: Limits) -> NDArray[np.float64]:
     return _numbers(name, datatype, _data(tensor, count, width)).reshape(count, width)
 
 
-def texts_in_bytes(texts: list[str]) -> bytes:
-    """Texts as the binary tensor extension has them."""
-    parts = [text.encode() for text in texts]
-    return b"".join(piece for part in parts for piece in (_LENGTH.pack(len(part)), part))
+def text_in_bytes(text: str) -> bytes:
+    """A text as the binary tensor extension has it."""
+    encoded_text = text.encode()
+    return _LENGTH.pack(len(encoded_text)) + encoded_text
 
 
 def shown(value: object) -> str:
@@ -152,7 +152,7 @@ def _shape(tensor: Tensor) -> list[int]:
 
 
 def _checked_count(name: str, count: int, limits: Limits) -> int:
-    if not 1 <= count <= limits.rows:
+    if count < 1 or count > limits.rows:
         raise BadRequestError(name, f"must have between 1 and {limits.rows:,} rows, not {shown(count)}")
     return count
 

@@ -42,6 +42,7 @@ from harness.stages.descendants import (
     memory_bytes,
     peak_memory_bytes,
 )
+from harness.sweeper import swept_place
 from harness.units import Unit, format_number
 
 FITTER = "harness.stages.fitting:Fitter"
@@ -147,7 +148,8 @@ def supervised(
     It ends by itself, and all that it started, as soon as this process is gone, however that ended.
     """
     ours, theirs = Pipe()
-    with tempfile.NamedTemporaryFile(delete=False) as file, ExitStack() as stack:
+    # In the place that is swept: a supervisor that is swept together with its worker does not come to remove its log.
+    with tempfile.NamedTemporaryFile(dir=swept_place(), delete=False) as file, ExitStack() as stack:
         log = Path(file.name)
         stack.callback(log.unlink, missing_ok=True)
         command = [str(python or sys.executable), "-m", __name__, str(theirs.fileno()), fitter]

@@ -29,6 +29,7 @@ A scenario is one question to the harness, as a TOML file. This page is made fro
 | `quickstart.toml` | Which model should serve the breast-cancer table, and how much can one core carry? |
 | `digits.toml` | The same for a multiclass table of images. |
 | `diabetes.toml` | The same for a regression. |
+| `batching.toml` | What does it bring to compute requests together, and what does it cost? |
 | `automl-quick.toml` | Which engine finds the best model in a few seconds? Six tables, four engines, two seeds. |
 | `automl-scale.toml` | What does a further worker buy, and how do time and memory grow with rows and columns? |
 

@@ -6,7 +6,6 @@ processes, so a client needs several connections per replica to load them evenly
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,8 +16,13 @@ from harness.ports import Servable
 from harness.process import LOOPBACK, ONE_THREAD, child_servers, wait_ready
 from harness.records.candidate import Endpoint
 from harness.records.server import METRICS_FOLDER
+from harness.sweeper import swept
 
 REQUIRES = ("uvicorn", "uvloop", "httptools")
+
+
+_LAST_S = 3.0
+"""A process that has waited for its last request to the end has so long to be gone, before it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Asgi:
                 cores=servable.cores,
                 environment={**ONE_THREAD, **environment},
                 timeout_s=self.ready_timeout_s,
+                stop_s=servable.settings.drain_s + _LAST_S,
             ) as (port, processes),
         ):
             url = f"http://{LOOPBACK}:{port}"
@@ -73,5 +78,5 @@ def _shared_metrics(processes: int) -> Iterator[dict[str, str]]:
     if processes == 1:
         yield {}
         return
-    with tempfile.TemporaryDirectory(prefix="harness-metrics-") as folder:
-        yield {METRICS_FOLDER: folder}
+    with swept("harness-metrics-") as folder:
+        yield {METRICS_FOLDER: str(folder)}

@@ -11,7 +11,7 @@ import importlib
 import logging
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,16 +46,33 @@ class RayServe:
     """0: one that is free."""
     max_ongoing_requests: int = 100
     """Requests in flight per replica; Serve's own default of 5 silently caps concurrency."""
+    max_queued_requests: int = -1
+    """Requests beyond these that may wait before they are answered 503; -1: any number."""
+    max_replicas: int = 0
+    """Ray Serve adds replicas up to so many, and takes them away again; 0: their number stays."""
+    target_ongoing_requests: float = 2.0
+    """With `max_replicas`: requests in flight per replica beyond which one is added, and below which one goes."""
     haproxy: bool = True
     """HAProxy as the proxy; off: Serve's own, in Python."""
     throughput_optimized: bool = True
     """Serve's switch of that name: user code in the replica's own event loop, buffered logs, and more."""
     ready_timeout_s: float = 120.0
 
+    def __post_init__(self) -> None:
+        if self.max_queued_requests != -1 and self.max_queued_requests < 1:
+            raise ValueError(f"max_queued_requests ({self.max_queued_requests}) must be -1, for any number, or above 0")
+        if self.max_ongoing_requests < 1 or self.max_replicas < 0 or not self.target_ongoing_requests > 0:
+            raise ValueError("max_ongoing_requests and target_ongoing_requests must be above 0, max_replicas not below")
+
     @contextlib.contextmanager
     def serve(self, servable: Servable) -> Iterator[Endpoint]:
         if servable.bundle is None or servable.runtime is None:
             raise UsageError("The target ray_serve serves a candidate in a runtime, and was given none.")
+        if 0 < self.max_replicas < servable.replicas:
+            raise UsageError(
+                f"max_replicas ({self.max_replicas}) is less than the {servable.replicas} replicas to begin with: "
+                "raise it, or leave it out for a fixed number."
+            )
         clock = SystemClock()
         began_s = clock.monotonic_s()
         # The proxy binds it itself: between this look and that, someone else may take it.
@@ -67,9 +84,11 @@ class RayServe:
             # Left without `serve.shutdown`, which is for a Ray that goes on: its controller ends itself, Ray retries
             # the call that ended it, and a message about that goes to our standard output.
             settings = {**switches, **_surroundings(folder)}
-            stack.enter_context(local_ray(folder, servable.replicas + 1, cores=servable.cores, settings=settings))
+            cpus = max(servable.replicas, self.max_replicas) + 1
+            stack.enter_context(local_ray(folder, cpus, cores=servable.cores, settings=settings))
             url = f"http://{LOOPBACK}:{port}"
-            _deploy(servable, port, self.max_ongoing_requests, self.ready_timeout_s)
+            _deploy(servable, port, self._scale(servable.replicas), self.ready_timeout_s)
+            stack.callback(_drain, servable.log)
             left_s = max(1.0, self.ready_timeout_s - (clock.monotonic_s() - began_s))
             wait_ready(f"{url}/v2/models/{servable.model}/ready", timeout_s=left_s, what="Ray Serve")
             yield Endpoint(
@@ -78,10 +97,32 @@ class RayServe:
                 startup_s=clock.monotonic_s() - began_s,
                 cores=servable.cores,
                 notes=(
-                    f"Ray Serve, access log off, max_ongoing_requests={self.max_ongoing_requests}",
+                    f"Ray Serve, its access log off, max_ongoing_requests={self.max_ongoing_requests}, "
+                    f"max_queued_requests={self.max_queued_requests}",
+                    *self._scaling_note(servable.replicas),
                     *(f"{name}={value}" for name, value in switches.items()),
                 ),
             )
+
+    def _scale(self, replicas: int) -> dict[str, Any]:
+        """The options of a deployment that say how much it takes, and how many do it."""
+        limits = {
+            "max_ongoing_requests": self.max_ongoing_requests,
+            "max_queued_requests": self.max_queued_requests,
+        }
+        if not self.max_replicas:
+            return {"num_replicas": replicas, **limits}
+        scaling = {
+            "min_replicas": replicas,
+            "max_replicas": self.max_replicas,
+            "target_ongoing_requests": self.target_ongoing_requests,
+        }
+        return {"autoscaling_config": scaling, **limits}
+
+    def _scaling_note(self, replicas: int) -> tuple[str, ...]:
+        if not self.max_replicas:
+            return ()
+        return (f"autoscaled from {replicas} to {self.max_replicas} replicas at {self.target_ongoing_requests:g} each",)
 
     def _switches(self) -> dict[str, str]:
         return {
@@ -90,7 +131,7 @@ class RayServe:
         }
 
 
-def _deploy(servable: Servable, port: int, max_ongoing_requests: int, timeout_s: float) -> None:
+def _deploy(servable: Servable, port: int, scale: Mapping[str, Any], timeout_s: float) -> None:
     """Start Serve and its one application; wait until every replica runs."""
     import ray
     from ray import serve
@@ -106,13 +147,12 @@ def _deploy(servable: Servable, port: int, max_ongoing_requests: int, timeout_s:
     deployment: Any = serve.deployment(
         serve.ingress(build)(),
         name="candidate",
-        num_replicas=servable.replicas,
-        max_ongoing_requests=max_ongoing_requests,
+        **scale,
         max_constructor_retry_count=1,
         ray_actor_options={"num_cpus": 1},
-        # Nobody sends requests any more when a target is left; Serve would wait for them all the same.
+        # A replica is gone as soon as it has answered all that it was sent; Serve looks every two seconds otherwise.
         graceful_shutdown_wait_loop_s=0.1,
-        graceful_shutdown_timeout_s=1.0,
+        graceful_shutdown_timeout_s=servable.settings.drain_s,
         logging_config=quiet,
     )
     target = serve.RunTarget(deployment.bind(), name=_APPLICATION, route_prefix="/")
@@ -123,6 +163,17 @@ def _deploy(servable: Servable, port: int, max_ongoing_requests: int, timeout_s:
         _wait_running(servable, timeout_s)
     except (RuntimeError, OSError, ray.exceptions.RayError) as error:
         raise _failed("Ray Serve does not start", str(error), servable.log) from error
+
+
+def _drain(log: Path) -> None:
+    """Have the replicas answer what they were sent, while the proxy still stands; it refuses what comes meanwhile."""
+    import ray
+    from ray import serve
+
+    try:
+        serve.delete(_APPLICATION)
+    except (RuntimeError, OSError, ray.exceptions.RayError) as error:
+        _append(log, f"Ray Serve did not end in order: {error}")  # all of Ray is ended next
 
 
 def _wait_running(servable: Servable, timeout_s: float) -> None:

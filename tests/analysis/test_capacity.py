@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from harness.analysis.capacity import Met, capacities, met, offered_rps
+from harness.analysis.findings import findings
+from harness.analysis.load_tables import capacity as capacity_table
 from harness.analysis.reduce import reduce_step
 from harness.records.finding import Capacity
 from harness.records.load import Outcome, Reason
@@ -148,3 +150,18 @@ def test_every_planned_cell_has_a_capacity_or_a_reason(ledgers: ModuleType) -> N
     reasons = {one.candidate: (one.rate.reason, one.peak.reason) for one in found}
     assert reasons["random_search"] == ("Never loaded: the server did not become ready",) * 2
     assert reasons["baseline"] == ("Never loaded: the run did not come to it.",) * 2
+
+
+def test_how_a_server_was_told_to_serve_is_in_its_capacity_and_in_the_table(ledgers: ModuleType) -> None:
+    story = ledgers.Story(ledgers.scenario(serve=[{"target": "asgi", "batch_requests": [1, 8], "batch_wait_s": 0.01}]))
+    found = findings(story.ledger(), story.reduced())
+    (usual, batched), table = found.capacities[:2], capacity_table(found)
+    assert usual.settings is None
+    assert batched.settings is not None and batched.settings.words == "batch 8 within 10 ms"
+    keys = [field.key for field in table.fields]
+    assert [row[keys.index("batch_requests")] for row in table.rows[:2]] == [1, 8]
+    assert [row[keys.index("batch_wait_s")] for row in table.rows[:2]] == [0.0, 0.01]
+    plain = ledgers.Story()
+    usual_table = capacity_table(findings(plain.ledger(), plain.reduced()))
+    assert "batch_requests" not in [field.key for field in usual_table.fields]
+    assert {len(row) for row in table.rows} == {len(keys)}

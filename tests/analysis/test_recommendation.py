@@ -155,6 +155,34 @@ def test_the_least_hardware_that_carries_the_asked_rate_is_the_best_cell(ledgers
     assert "on two replicas" in found.sentence
 
 
+def test_what_scaled_itself_is_no_capacity_of_its_first_replicas(ledgers: ModuleType) -> None:
+    """It carries more, but may have had four replicas for it, and two that stay carry what is asked for."""
+    scaled = {"target": "ray_serve", "parameters": {"max_replicas": 4}}
+    told = ledgers.scenario(
+        serve=[{"target": "ray_serve", "replicas": [2]}, scaled],
+        load={"objective": {"p99_s": 0.05, "rate_rps": 400}},
+    )
+    story = ledgers.Story(told)
+    story.candidate(OPTUNA, 0.99, 0.985, 0.995)
+    fixed, growing = (cell for cell in story.plan if cell.kind == "serve" and cell.candidate == OPTUNA)
+    assert growing.label == f"{OPTUNA} onnx ray_serve x1-4"
+    story.loaded(growing, 1200.0, (200, 400, 800))
+    alone = ranked(story)
+    assert "on up to four replicas, autoscaled" in alone.sentence
+    rate = alone.standings[0].capacity.rate
+    assert any("Autoscaled, from 1 to at most 4 replicas" in warning for warning in rate.warnings)
+    story.loaded(fixed, 600.0, (200, 400, 800))
+    assert ranked(story).standings[0].capacity.cell == fixed.id
+
+
+def test_a_cell_that_is_better_for_its_batches_is_named_by_them(ledgers: ModuleType) -> None:
+    story = ledgers.Story(ledgers.scenario(serve=[{"target": "asgi", "batch_requests": [1, 8]}]))
+    story.candidate(OPTUNA, 0.99, 0.985, 0.995)
+    for cell in (cell for cell in story.plan if cell.kind == "serve" and cell.candidate == OPTUNA):
+        story.loaded(cell, 900.0 if cell.settings else 300.0, (200, 400, 800))
+    assert f"Ship {OPTUNA} (random_forest) as onnx on asgi with batch 8" in ranked(story).sentence
+
+
 def test_a_dominated_candidate_is_not_on_the_front(ledgers: ModuleType) -> None:
     """Worse in score, in capacity, and in p99 at the rate that all were offered."""
     story = ledgers.Story()

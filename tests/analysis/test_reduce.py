@@ -45,6 +45,14 @@ def test_a_share_of_errors_at_its_bound_is_exact(ledgers: ModuleType) -> None:
     assert reduced(step, columns).error_share == 0.001
 
 
+def test_what_a_full_queue_refuses_is_told_apart_from_what_went_wrong(ledgers: ModuleType) -> None:
+    step, columns = steady(ledgers)
+    columns["outcome"][400:410] = Outcome.HTTP_ERROR
+    columns["status"][400:407], columns["status"][407:410] = 503, 500
+    found = reduced(step, columns)
+    assert (found.failed, found.refused) == ({"http_error": 10}, 7)
+
+
 def test_exchanges_due_in_the_warm_up_are_not_measured(ledgers: ModuleType) -> None:
     step, columns = steady(ledgers)
     columns["done_ns"][:400] = columns["due_ns"][:400] + 900 * MS

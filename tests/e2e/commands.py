@@ -49,10 +49,10 @@ def short(results: Path, run_id: str, *overrides: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def started(arguments: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
-    """A command under way, whose end is waited for; not by a test that fails meanwhile."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command(arguments), cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+def started(arguments: Sequence[str], **added: str) -> Iterator["subprocess.Popen[str]"]:
+    """A command under way, whose end is waited for; not by a test that fails meanwhile. `added` to its environment."""
+    pipe, full = subprocess.PIPE, {**os.environ, **added}
+    with subprocess.Popen(command(arguments), cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env=full) as process:
         try:
             yield process
         except BaseException:

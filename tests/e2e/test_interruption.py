@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,28 @@ def test_killed_in_a_stage_and_resumed_each_cell_is_done_once(
     assert resumed.returncode in FINISHED, resumed.stderr
     assert nothing_left() == []
     done_once_each(tmp_path / "killed")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("target", ["asgi", "ray_serve"])
+def test_killed_under_load_nothing_of_its_server_is_left(
+    tmp_path: Path, target: str, nothing_left: Callable[[], list[str]]
+) -> None:
+    shared = set(Path("/dev/shm").iterdir())
+    overrides = (f"serve.1.target={target}", "serve.1.replicas=[2]")
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as temporary:  # short, as Ray needs it
+        with started(short(tmp_path, "killed", *overrides), TMPDIR=temporary) as run:
+            assert run.stderr is not None
+            for line in run.stderr:
+                if f"serve random_search onnx {target} x2: ladder" in line:
+                    break
+            assert list(Path(temporary).iterdir())
+            run.kill()
+            run.stderr.read()
+        assert nothing_left() == []
+        # ONNX Runtime's own mark is one for all its processes on a machine.
+        assert [path for path in Path(temporary).iterdir() if path.name != ".ses"] == []
+    assert set(Path("/dev/shm").iterdir()) <= shared
 
 
 @pytest.mark.long

@@ -36,6 +36,7 @@ def scenario(**changes: Any) -> Scenario:
             {"serve": [{"target": "asgi", "candidates": ["optuna_search"]}]},
             "serve asgi candidates names 'optuna_search'",
         ),
+        ({"serve": [{"target": "null", "batch_requests": [8]}]}, "told neither batch_requests nor"),
         ({"serve": [{"target": "asgi", "parameters": {"prot": 1}}]}, "did you mean port"),
         ({"serve": [{"target": "asgi", "parameters": {"port": 65536}}]}, "cannot listen on port 65536"),
         ({"serve": [{"target": "asgi", "parameters": {"port": -1}}]}, "cannot listen on port -1"),

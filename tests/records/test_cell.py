@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from pydantic import ValidationError
 
-from harness.records.cell import cells
+from harness.records.cell import Cell, cells
 from harness.records.scenario import Scenario
 
 
@@ -67,3 +67,26 @@ def test_an_axis_is_a_table_per_value() -> None:
 def test_what_needs_one_table_is_refused_on_several(changes: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         scenario(**changes)
+
+
+ONE_TABLE = [{"source": "sklearn:iris"}]
+
+
+def served(**told: object) -> list[Cell]:
+    plan = scenario(data=ONE_TABLE, serve=[{"target": "asgi", "candidates": ["baseline"], **told}])
+    return [cell for cell in cells(plan, ()) if cell.kind == "serve"]
+
+
+def test_each_size_of_batch_is_a_cell_and_the_usual_one_is_the_cell_that_it_always_was() -> None:
+    usual, *batched = served(batch_requests=[1, 8, 32], batch_wait_s=0.002)
+    assert [usual] == served()
+    assert [cell.label for cell in batched] == [
+        "baseline onnx asgi x1 batch 8 within 2 ms",
+        "baseline onnx asgi x1 batch 32 within 2 ms",
+    ]
+    assert len({cell.id for cell in (usual, *batched, *served(batch_requests=[8]), *served(waiting_s=2.0))}) == 5
+
+
+def test_waiting_for_a_batch_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValidationError, match="batch_wait_s is for batches"):
+        served(batch_wait_s=0.01)

@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.records.candidate import Column, Signature
 from harness.records.rows import Prediction
 from harness.records.server import ServerSettings
-from harness.serving.app import application
+from harness.serving.app import App
 from harness.serving.limits import Limits
 from harness.serving.work import Model
 
@@ -62,7 +62,7 @@ async def asked(app, path, method="GET", chunks=(b"",), headers=(), gone=False):
 
 def ask(path, method="GET", chunks=(b"",), headers=(), predict=double, gone=False, **served):
     """As `asked`, of a fresh application; its answer is JSON."""
-    app = application([model(predict)], **served)
+    app = App([model(predict)], **served)
     found = asyncio.run(asked(app, path, method, chunks, headers, gone))
     if found is None:
         return None
@@ -175,7 +175,7 @@ def test_a_client_that_left_is_not_answered():
 
 
 def test_it_starts_and_stops_as_a_server_asks():
-    app = application([model()])
+    app = App([model()])
     messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     sent = []
 
@@ -192,7 +192,7 @@ def test_it_starts_and_stops_as_a_server_asks():
 
 @pytest.mark.parametrize(
     ("encoding", "packed"),
-    [(b"gzip", gzip.compress(GOOD)), (b"deflate", zlib.compress(GOOD)), (b"identity", GOOD)],
+    [(b"gzip", gzip.compress(GOOD, mtime=0)), (b"deflate", zlib.compress(GOOD)), (b"identity", GOOD)],
 )
 def test_a_body_may_be_compressed(encoding, packed):
     status, _, answer = ask(INFER, "POST", [packed], [(b"content-encoding", encoding)])
@@ -204,8 +204,8 @@ def test_a_body_may_be_compressed(encoding, packed):
     [
         (b"br", GOOD, 415),
         (b"gzip", GOOD, 400),
-        (b"gzip", gzip.compress(GOOD)[:-9], 400),
-        (b"gzip", gzip.compress(GOOD) + b"more", 400),
+        (b"gzip", gzip.compress(GOOD, mtime=0)[:-9], 400),
+        (b"gzip", gzip.compress(GOOD, mtime=0) + b"more", 400),
     ],
     ids=["unknown", "no gzip", "half of it", "more behind it"],
 )
@@ -224,7 +224,7 @@ def in_bytes(*values, name="rows", more=b"", header_length=None):
 
 def test_tensors_may_come_and_go_as_bytes_behind_the_json():
     body, headers = in_bytes(1.5, 2.0)
-    status, answered, answer = asyncio.run(asked(application([model()]), INFER, "POST", [body], headers))
+    status, answered, answer = asyncio.run(asked(App([model()]), INFER, "POST", [body], headers))
     assert (status, answered[b"content-type"]) == (200, b"application/octet-stream")
     length = int(answered[b"inference-header-content-length"])
     stated = json.loads(answer[:length])
@@ -268,7 +268,7 @@ def test_several_models_answer_by_name_and_version():
     def triple(batch):
         return Prediction(values=3 * batch.numbers[:, 0], probabilities=None)
 
-    app = application([model(), model(triple, "triple", "v7")])
+    app = App([model(), model(triple, "triple", "v7")])
 
     async def all_of_them():
         paths = [INFER, "/v2/models/triple/infer", "/v2/models/triple/versions/v7/infer"]
@@ -293,7 +293,7 @@ def test_with_the_token_all_is_as_without_one():
 
 
 def test_prometheus_is_told_of_requests_by_status_and_of_their_time():
-    app = application([model()])
+    app = App([model()])
 
     async def some():
         for body in (GOOD, GOOD, b"{"):
@@ -311,7 +311,7 @@ def test_prometheus_is_told_of_requests_by_status_and_of_their_time():
 
 
 def test_a_page_for_people_has_a_line_that_asks_the_model():
-    status, headers, body = asyncio.run(asked(application([model(name="<b>", example=GOOD)]), "/"))
+    status, headers, body = asyncio.run(asked(App([model(name="<b>", example=GOOD)]), "/"))
     page = body.decode()
     assert status == 200 and headers[b"content-type"].startswith(b"text/html")
     assert "curl -s" in page and "127.0.0.1:80/v2/models/" in page
@@ -330,7 +330,7 @@ def test_a_line_is_logged_for_each_request_where_that_is_wanted(caplog):
 
 def crowd(predict, requests, settings):
     """So many requests at once; the statuses, and seconds until each was answered."""
-    app = application([model(predict)], settings)
+    app = App([model(predict)], settings)
 
     async def one():
         began_s = time.perf_counter()
@@ -393,7 +393,7 @@ def test_a_request_that_breaks_the_model_does_not_break_those_it_is_computed_wit
             raise ValueError("thirteen")
         return double(batch)
 
-    app = application([model(picky)], ServerSettings(batch_requests=8))
+    app = App([model(picky)], ServerSettings(batch_requests=8))
     bodies = [GOOD, GOOD.replace(b"1.5", b"13.0"), GOOD, b"{"]
 
     async def all_of_them():
@@ -406,7 +406,7 @@ def test_a_request_that_breaks_the_model_does_not_break_those_it_is_computed_wit
 
 def test_one_that_waits_for_others_does_so_only_where_they_are_likely_to_come():
     """Alone it would wait a second for nobody."""
-    app = application([model()], ServerSettings(batch_requests=4, batch_wait_s=1.0))
+    app = App([model()], ServerSettings(batch_requests=4, batch_wait_s=1.0))
 
     async def one():
         began_s = time.perf_counter()
@@ -423,7 +423,7 @@ def test_a_model_has_answered_its_own_example_before_anybody_asks_it():
         asked_for.append(batch.numbers.ravel().tolist())
         return double(batch)
 
-    application([model(watched, example=GOOD)])
+    App([model(watched, example=GOOD)])
     assert asked_for == [[1.5, 2.0]] * 2  # cold, and so that it is known how long it takes
 
 
@@ -432,7 +432,7 @@ def test_a_model_that_does_not_answer_its_own_example_is_not_served():
         raise RuntimeError("lost")
 
     with pytest.raises(UsageError, match="double does not answer its own example"):
-        application([model(broken, example=GOOD)])
+        App([model(broken, example=GOOD)])
 
 
 def test_whoever_leaves_the_queue_is_not_computed():
@@ -443,7 +443,7 @@ def test_whoever_leaves_the_queue_is_not_computed():
         time.sleep(0.05)
         return double(batch)
 
-    app = application([model(slow, example=GOOD)])
+    app = App([model(slow, example=GOOD)])
     computed.clear()
 
     async def some():
@@ -463,7 +463,7 @@ def test_a_server_may_start_again_after_it_has_stopped():
         time.sleep(0.01)
         return double(batch)
 
-    app = application([model(slow)])
+    app = App([model(slow)])
 
     async def life():
         messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
@@ -492,7 +492,7 @@ def test_bad_requests_teach_the_queue_nothing(body):
         threads.append(threading.current_thread())
         return double(batch)
 
-    app = application([model(watched, example=good)])
+    app = App([model(watched, example=good)])
     threads.clear()
 
     async def all_of_them():

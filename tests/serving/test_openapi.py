@@ -6,7 +6,7 @@ from hypothesis import settings
 from signatures import MIXED, NUMBERS
 
 from harness.records.rows import Prediction
-from harness.serving.app import application
+from harness.serving.app import App
 from harness.serving.openapi import openapi
 from harness.serving.work import Model
 
@@ -21,7 +21,7 @@ def nothing(batch):
 
 
 MODELS = [Model("numbers", None, "none", NUMBERS, likely), Model("mixed", None, "none", MIXED, nothing)]
-APP = application(MODELS)
+APP = App(MODELS)
 # Of four inputs there are thousands of cases at the edges of the schema, one after the other: what is drawn is enough.
 CONFIG = schemathesis.Config.from_dict({"phases": {"coverage": {"enabled": False}}})
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP, config=CONFIG)

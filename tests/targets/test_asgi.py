@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import gzip
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -237,7 +239,7 @@ def hasty(servable, monkeypatch):
     """A server that waits for a request for half a second, and takes eight connections."""
     code = (
         "import harness.server as s, harness.serving.limits as l, sys\n"
-        "s.LIMITS = l.Limits(send_s=0.5, connections=8)\n"
+        "s.LIMITS = l.Limits(send_s=0.5, end_s=0.2, connections=8)\n"
         "sys.exit(s.main())\n"
     )
     import sys
@@ -254,6 +256,34 @@ def hasty(servable, monkeypatch):
         yield endpoint
 
 
+def test_each_way_to_send_a_request_gets_the_same_answer_in_its_turn(served, good):
+    """Plain requests go straight to the model and others through ASGI; on one connection they come in any order."""
+    start = f"POST {INFER} HTTP/1.1\r\nhost: h\r\n".encode()
+    length = b"content-length: %d\r\n" % len(good)
+    packed = gzip.compress(good)
+    ways = {
+        "plain": start + length + b"\r\n" + good,
+        "kept": start + b"Connection: Keep-Alive\r\n" + length + b"\r\n" + good,
+        "chunked": start + b"transfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(good), good),
+        "expected": start + b"expect: 100-continue\r\n" + length + b"\r\n" + good,
+        "packed": start + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed) + packed,
+        "of another path": start.replace(b"/c1/", b"/c%31/") + length + b"\r\n" + good,
+        "old": start.replace(b"1.1", b"1.0") + length + b"\r\n" + good,
+    }
+    order = ["plain", "chunked", "plain", "plain", "expected", "kept", "packed", "plain", "of another path", "old"]
+    together, address = b"".join(ways[way] for way in order), urlsplit(served.url)
+    for parts in ([together], [together[:700], together[700:]], [ways[way] for way in order]):
+        with socket.create_connection((address.hostname, address.port), timeout=30) as sock:
+            for part in parts:
+                sock.sendall(part)
+                time.sleep(0.01)
+            said = sock.makefile("rb").read()  # the last one ends the connection
+        answers = [part.split(b"\r\n\r\n", 1) for part in said.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+        assert len(answers) == len(order)
+        assert len({body.removesuffix(b"HTTP/1.1 100 Continue\r\n\r\n") for _, body in answers}) == 1
+        assert [b"connection: close" in head for head, _ in answers] == [False] * (len(order) - 1) + [True]
+
+
 def test_who_sends_slowly_is_told_so_and_holds_nothing(hasty, good):
     whole = request(good)
     for begun in (
@@ -264,6 +294,16 @@ def test_who_sends_slowly_is_told_so_and_holds_nothing(hasty, good):
         answer = spoken(hasty, begun)
         assert answer.startswith(b"HTTP/1.1 408 ") and b"may take 0.5 s to send" in answer
     assert spoken(hasty, whole[:30], whole[30:], pause_s=0.2).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_has_sent_half_when_the_server_ends_is_told_so(hasty, good):
+    address = urlsplit(hasty.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as sock:
+        sock.sendall(request(good)[:-5])
+        assert spoken(hasty, request(good)).startswith(b"HTTP/1.1 200 ")  # so the half is there too
+        os.kill(hasty.processes[0], signal.SIGTERM)
+        answer = sock.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"connection: close" in answer
 
 
 def test_who_holds_all_connections_keeps_the_others_out_and_no_longer(hasty, good):
