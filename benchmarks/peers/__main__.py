@@ -40,8 +40,8 @@ GOALS = (
     ("ray_serve + onnx", "Ray Serve as it comes + onnx", 17.0),
 )
 """Which server is to reach how many times the best throughput of which other."""
-RAY_SERVE_RPS = 4_500.0
-"""And what ray_serve + onnx is to reach by itself."""
+RAY_SERVE, RAY_SERVE_RPS = "ray_serve + onnx, all cores", 4_500.0
+"""And what this one is to reach by itself."""
 
 
 @dataclass(slots=True)
@@ -130,9 +130,9 @@ def _told(servers: Sequence[Server], found: dict[str, Found], rounds: int, secon
         if all(name in found and not found[name].failure for name in (high, low)):
             reached = median(_ratios(found[high], found[low]))
             yield f"- {high} over {low}: {_ratio(found[high], found[low])}; goal {goal:g}: {_met(reached, goal)}."
-    if (tuned := found.get(GOALS[-1][0])) and not tuned.failure:
+    if (tuned := found.get(RAY_SERVE)) and not tuned.failure:
         reached = median(tuned.best_rps())
-        yield f"- {GOALS[-1][0]}: {reached:,.0f} a second; goal {RAY_SERVE_RPS:,.0f}: {_met(reached, RAY_SERVE_RPS)}."
+        yield f"- {RAY_SERVE}: {reached:,.0f} a second; goal {RAY_SERVE_RPS:,.0f}: {_met(reached, RAY_SERVE_RPS)}."
 
 
 def _ratios(high: Found, low: Found) -> list[float]:

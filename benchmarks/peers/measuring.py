@@ -22,7 +22,7 @@ from harness.stages.host import split_cores
 from harness.stages.load.generator import Generator, generator
 from harness.stages.validate import PARITY_DIFFERENCE
 
-IN_FLIGHT = (1, 2, 4, 8, 16, 32)
+IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)
 WARM_S = 1.0
 CORES, _ = split_cores()
 

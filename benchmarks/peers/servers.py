@@ -92,12 +92,14 @@ def forest_of(subject: Subject, estimator: Any, folder: Path) -> Forest:
     return Forest(subject, model, folder)
 
 
-def _target(name: str, runtime: str, **parameters: Any) -> Callable[[Forest], Started]:
+def _target(
+    name: str, runtime: str, *, batch: int = 1, cores: tuple[int, ...] = CORES, **parameters: Any
+) -> Callable[[Forest], Started]:
     def start(forest: Forest) -> Started:
         log = forest.folder / f"{name}.log"
         # None of the peers refuses anyone, so ours is not to refuse whoever waits longer than half a second either.
-        settings = ServerSettings(waiting_s=10.0)
-        servable = Servable("harness.server", forest.subject.bundle, runtime, "m", 1, CORES, log, settings=settings)
+        settings = ServerSettings(waiting_s=10.0, batch_requests=batch)
+        servable = Servable("harness.server", forest.subject.bundle, runtime, "m", 1, cores, log, settings=settings)
         found: Started = plugin("targets", name, parameters).serve(servable)
         return found
 
@@ -215,6 +217,14 @@ OURS = ("automl-harness", "onnxruntime", "uvicorn")
 SERVERS = (
     Server("asgi + onnx", _target("asgi", "onnx"), _ours, _our_probabilities, "one process", OURS),
     Server(
+        "asgi + onnx, batches",
+        _target("asgi", "onnx", batch=32),
+        _ours,
+        _our_probabilities,
+        "one process; up to 32 of those that wait anyhow are computed together",
+        OURS,
+    ),
+    Server(
         "asgi + sklearn_native",
         _target("asgi", "sklearn_native"),
         _ours,
@@ -263,6 +273,14 @@ SERVERS = (
         _ours,
         _our_probabilities,
         "HAProxy, throughput optimized, one replica, no access log, max_ongoing_requests=100",
+        ("ray", "onnxruntime"),
+    ),
+    Server(
+        "ray_serve + onnx, all cores",
+        _target("ray_serve", "onnx", cores=()),
+        _ours,
+        _our_probabilities,
+        "the same, on the generator's core too",
         ("ray", "onnxruntime"),
     ),
 )
