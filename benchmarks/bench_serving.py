@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
@@ -25,7 +26,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from harness.clock import SystemClock
 from harness.plugins import plugin
 from harness.ports import Servable
-from harness.process import LOOPBACK, ONE_THREAD, child_servers
+from harness.process import LOOPBACK, ONE_THREAD, child, child_servers
 from harness.records.candidate import Endpoint
 from harness.records.load import NEVER, Head, Outcome, Step
 from harness.records.scenario import LoadPlan
@@ -218,6 +219,37 @@ def p99_ms(columns: dict[str, Any], outcome: Outcome = Outcome.OK, since_s: floa
     own = (columns["outcome"] == outcome) & (due_s >= since_s) & (due_s < until_s)
     latency_ms = (columns["done_ns"] - columns["due_ns"])[own] / 1e6
     return float(np.quantile(latency_ms, 0.99)) if own.any() else float("inf")
+
+
+def test_good_traffic_beside_abuse(benchmark: BenchmarkFixture, subject: Subject, tmp_path: Path) -> None:
+    """A fifth of the capacity in good requests, with and without 50 bad ones a second, in turns: p99 within 1.5."""
+    with (
+        asgi(subject, tmp_path) as endpoint,
+        generator(endpoint, one_row(subject), None, LoadPlan(), CORES, tmp_path) as load,
+    ):
+        asked_rps = rate(load, IN_FLIGHT) / 5
+        address = urlsplit(endpoint.url)
+        command = [sys.executable, str(Path(__file__).with_name("abuser.py")), str(address.hostname), str(address.port)]
+        command += [endpoint.infer_path, "50", str(STEP_S * 2 + 1)]
+
+        def turns() -> list[tuple[float, float]]:
+            found = []
+            for number in range(ROUNDS):
+                calm_ms = p99_ms(drive(load, number, asked_rps, STEP_S * 2))
+                with child(command, log=tmp_path / "abuser.log", cores=CORES):
+                    found.append((calm_ms, p99_ms(drive(load, number, asked_rps, STEP_S * 2))))
+            return found
+
+        found = benchmark.pedantic(turns, rounds=1)
+    ratios = sorted(beside / calm for calm, beside in found)
+    benchmark.extra_info.update(
+        asked_rps=asked_rps,
+        calm_p99_ms=median(calm for calm, _ in found),
+        beside_p99_ms=median(beside for _, beside in found),
+        ratio=median(ratios),
+        ratio_low=ratios[0],
+        ratio_high=ratios[-1],
+    )
 
 
 def test_overload(

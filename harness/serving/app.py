@@ -5,6 +5,7 @@ v2; any ASGI server can run it. There is no framework under it: to look up a doz
 middleware. What belongs to connections and not to requests is `serving.connections`.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
@@ -15,7 +16,17 @@ import harness
 from harness.clock import SystemClock
 from harness.process import SERVER_HEADER
 from harness.records.server import ServerSettings
-from harness.serving.inference import Guard, Headers, Inference, RefusedError, Reply, failure, log_access, too_large
+from harness.serving.inference import (
+    Guard,
+    Headers,
+    Inference,
+    RefusedError,
+    Reply,
+    failure,
+    log_access,
+    too_large,
+    unpacked,
+)
 from harness.serving.limits import Limits
 from harness.serving.metrics import CONTENT_TYPE, Metrics
 from harness.serving.openapi import openapi
@@ -72,9 +83,7 @@ class App:
             self._queue.warm(wire)
             metrics = self._metrics.of(model.name, model.runtime)
             for path in (f"{one}/infer" for one in _paths(model)):
-                self.inferences[path] = Inference(
-                    path, wire, self._queue, metrics, self.limits, self._guard, logs=self._logs
-                )
+                self.inferences[path] = Inference(path, wire, self._queue, metrics, self._guard, logs=self._logs)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """As ASGI 3 has it."""
@@ -82,7 +91,7 @@ class App:
             inference = self.inferences.get(scope["path"])
             try:
                 if inference is not None and scope["method"] == "POST":
-                    reply = await _inferred(inference, dict(scope["headers"]), receive, self.limits.body_bytes)
+                    reply = await self._inferred(inference, dict(scope["headers"]), receive)
                 else:
                     reply = self._other(scope)
             except _GoneError:
@@ -95,6 +104,18 @@ class App:
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
+
+    async def _inferred(self, inference: Inference, headers: Headers, receive: Receive) -> Reply:
+        began_s, most = _now_s(), self.limits.body_bytes
+        try:
+            self._guard.check(headers)
+            body = await _joined(headers, receive, most)
+            if b"content-encoding" in headers:
+                body = await asyncio.to_thread(unpacked, body, headers[b"content-encoding"], most)
+        except RefusedError as error:
+            return inference.refused(error, began_s)
+        begun = inference.begun(headers, body, began_s)
+        return begun if isinstance(begun, Reply) else await inference.finished(begun)
 
     def _other(self, scope: Message) -> Reply:
         """To whatever is no inference."""
@@ -159,16 +180,6 @@ def _not_found(path: str, models: Sequence[Model]) -> str:
         named = ", ".join(model.name for model in models[:10])
         return f"no such model, version or path; this server answers for {named}"
     return "no such path; GET / says what there is"
-
-
-async def _inferred(inference: Inference, headers: Headers, receive: Receive, most: int) -> Reply:
-    began_s = _now_s()
-    try:
-        body = await _joined(headers, receive, most)
-    except RefusedError as error:
-        return inference.refused(error, began_s)
-    begun = inference.begun(headers, body, began_s)
-    return begun if isinstance(begun, Reply) else await inference.finished(begun)
 
 
 async def _joined(headers: Headers, receive: Receive, most: int) -> bytes:

@@ -175,7 +175,7 @@ class _Connection(HttpToolsProtocol):
             self._is_too_large = True
             raise _HeadersTooLargeError
         inference = self.inferences.get(self.url)
-        if inference is not None and self._is_plain():
+        if inference is not None and self._is_plain() and inference.admits(self._named):
             self._inference, self._began_s = inference, _now_s()
             return
         url, headers, expects = self.url, self.headers, self.expect_100_continue

@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeAlias
 import orjson
 
 from harness.clock import SystemClock
-from harness.serving.limits import Limits
 from harness.serving.metrics import ModelMetrics
 from harness.serving.queue import Queue, QueueFullError
 from harness.serving.work import Job, Outcome, Wire
@@ -59,10 +58,14 @@ class Guard:
         self.is_open = token is None
         """Everybody may."""
 
+    def admits(self, headers: Headers) -> bool:
+        """Whether who sent these may ask."""
+        # In constant time: how much of a guess is right must not show in how long the answer takes.
+        return self._expected is None or hmac.compare_digest(headers.get(b"authorization", b""), self._expected)
+
     def check(self, headers: Headers) -> None:
         """Raises RefusedError."""
-        # In constant time: how much of a guess is right must not show in how long the answer takes.
-        if self._expected is not None and not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
+        if not self.admits(headers):
             challenge = (b"www-authenticate", b"Bearer")
             raise RefusedError(401, "this server wants `Authorization: Bearer` with its token", challenge)
 
@@ -70,16 +73,17 @@ class Guard:
 class Inference:
     """What stands behind the path at which a model is asked for predictions."""
 
-    def __init__(
-        self, path: str, wire: Wire, queue: Queue, metrics: ModelMetrics, limits: Limits, guard: Guard, *, logs: bool
-    ) -> None:
+    def __init__(self, path: str, wire: Wire, queue: Queue, metrics: ModelMetrics, guard: Guard, *, logs: bool) -> None:
         self.path = path
         self._wire = wire
         self._queue = queue
         self._metrics = metrics
-        self._limits = limits
         self._guard = guard
         self._logs = logs
+
+    def admits(self, headers: Headers) -> bool:
+        """Whether who sent these headers may ask; to be known before anything is kept or unpacked of a stranger's."""
+        return self._guard.admits(headers)
 
     def begun(self, headers: Headers, body: bytes, began_s: float) -> Reply | Job:
         """The reply to a request; or the job that it is, where it has to wait for its turn: then `finished` has it.
@@ -88,9 +92,6 @@ class Inference:
         """
         self._metrics.begun()
         try:
-            self._guard.check(headers)
-            if b"content-encoding" in headers:
-                body = _unpacked(body, headers[b"content-encoding"], self._limits.body_bytes)
             job = Job(self._wire, body, _json_length(headers), began_s, _now_s())
             if not self._queue.computed_at_once(job):
                 return job
@@ -117,7 +118,7 @@ class Inference:
         return reply
 
     def refused(self, error: RefusedError, began_s: float) -> Reply:
-        """The reply to a request that was refused before its body was whole."""
+        """The reply to a request that was refused before it was begun."""
         self._metrics.begun()
         self._ended(error.reply.status, len(error.reply.body), began_s)
         return error.reply
@@ -140,22 +141,11 @@ def too_large(most: int) -> RefusedError:
     return RefusedError(413, f"a body may have at most {most:,} bytes", (b"connection", b"close"))
 
 
-def log_access(method: str, path: str, status: int, size_bytes: int, took_s: float) -> None:
-    """A line of JSON for one request."""
-    line = {"method": method, "path": path, "status": status, "bytes": size_bytes, "took_ms": round(1e3 * took_s, 3)}
-    _access.info(orjson.dumps(line).decode())
+def unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
+    """A compressed body as it was. Raises RefusedError, before it is larger than `most` bytes.
 
-
-def _json_length(headers: Headers) -> int | None:
-    given = headers.get(b"inference-header-content-length")
-    if given is None:
-        return None
-    if not given.isdigit():
-        raise RefusedError(400, "inference-header-content-length: must be a number of bytes")
-    return int(given[:18])  # a number of thousands of digits is an attack, and one of 18 is too large already
-
-
-def _unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
+    For a thread: 30 kilobytes may hold 30 million, and zlib lets others work meanwhile.
+    """
     if encoding == b"identity":
         return body
     bits = _COMPRESSIONS.get(encoding)
@@ -172,6 +162,21 @@ def _unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
     if not unpacking.eof or unpacking.unused_data:
         raise RefusedError(400, f"body: is no whole {encoding.decode()}, or has more behind it")
     return whole
+
+
+def log_access(method: str, path: str, status: int, size_bytes: int, took_s: float) -> None:
+    """A line of JSON for one request."""
+    line = {"method": method, "path": path, "status": status, "bytes": size_bytes, "took_ms": round(1e3 * took_s, 3)}
+    _access.info(orjson.dumps(line).decode())
+
+
+def _json_length(headers: Headers) -> int | None:
+    given = headers.get(b"inference-header-content-length")
+    if given is None:
+        return None
+    if not given.isdigit():
+        raise RefusedError(400, "inference-header-content-length: must be a number of bytes")
+    return int(given[:18])  # a number of thousands of digits is an attack, and one of 18 is too large already
 
 
 def _reply(job: Job) -> Reply:
