@@ -227,6 +227,8 @@ def _surroundings(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        # On a machine that is busy its proxy takes longer than Serve's own 5 s, and would be killed three times.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         **ONE_THREAD,
     }
 
