@@ -178,7 +178,8 @@ def test_a_second_signal_a_moment_later_ends_at_once(servable, large):
 
 
 @pytest.mark.long
-def test_ray_serve_answers_what_is_under_way(bundle, large):
+def test_ray_serve_answers_what_its_replicas_have_and_resets_nobody(bundle, large):
+    """What HAProxy has not handed on when the application is taken away is answered 404, by Ray's own proxy."""
     command = [sys.executable, "-m", "harness", "serve", f"c1={bundle}", "--target", "ray_serve", "--processes", "2"]
     pipe = subprocess.PIPE
     with subprocess.Popen([*command, "--waiting", "30"], stdout=pipe, stderr=pipe, text=True) as process:
@@ -187,12 +188,12 @@ def test_ray_serve_answers_what_is_under_way(bundle, large):
             with contextlib.ExitStack() as stack:
                 clients = under_way(url, large, stack)
                 process.send_signal(signal.SIGTERM)
-                heads = [head(kept_answer(client)) for client in clients]
+                found = [client.recv(12)[9:] for client in clients]
             status = process.wait(60)
         except BaseException:
             process.kill()
             raise
-    assert [one[:12] for one in heads] == [b"http/1.1 200"] * CLIENTS
+    assert b"200" in found and set(found) <= {b"200", b"404"}
     assert status == ExitCode.GOOD
 
 
