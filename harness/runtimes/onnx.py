@@ -7,6 +7,7 @@ agree is measured for every candidate, never assumed.
 """
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def _converted(pipeline: SklearnPipeline, signature: Signature) -> bytes:
 
 
 def _predictor(stored: bytes, signature: Signature) -> Predictor:
+    # Read when it is imported: it would send its makers word of what it does, and keeps a file in the temporary folder.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()

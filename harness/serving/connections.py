@@ -95,9 +95,9 @@ class _Waiting:
     uvicorn looks at it when the next request comes, when the client leaves, and when the server ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_alive: bool) -> None:
         self.message_event = asyncio.Event()
-        self.keep_alive = True
+        self.keep_alive = keep_alive
         self.disconnected = self.response_started = self.response_complete = False
 
 
@@ -227,7 +227,7 @@ class _Connection(HttpToolsProtocol):
             if self._idle is None:
                 self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_unused)
         else:
-            self.cycle = cast("Any", _Waiting())
+            self.cycle = cast("Any", _Waiting(keep_alive=not self._is_ending))
             task = self.loop.create_task(self._send_later(inference, begun, cast("Any", self.cycle)))
             task.add_done_callback(self.tasks.discard)
             self.tasks.add(task)

@@ -221,7 +221,7 @@ def test_the_command_drains_too(bundle, large, small, impatient):
         said = process.stderr.read()
     assert status == (ExitCode.INTERRUPTED if impatient else ExitCode.GOOD), said
     if impatient:
-        assert last == b""
+        assert last == b"" or last.startswith(b"http/1.1 503")  # on a busy machine its time is over first
     else:
         assert [one[:12] for one in (*found, last)] == [b"http/1.1 200"] * (CLIENTS + 1)
     assert not any(server.is_running() for server in servers)
@@ -236,11 +236,6 @@ def temporary():
         yield Path(folder)
 
 
-def left_in(folder):
-    """But for ONNX Runtime's own mark, one for all its processes on a machine."""
-    return [path for path in folder.iterdir() if path.name != ".ses"]
-
-
 @pytest.mark.parametrize("target", ["asgi", pytest.param("ray_serve", marks=pytest.mark.long)])
 def test_a_killed_command_leaves_no_process_no_port_no_memory_and_no_file(bundle, small, temporary, target):
     shared = set(Path("/dev/shm").iterdir())
@@ -253,12 +248,12 @@ def test_a_killed_command_leaves_no_process_no_port_no_memory_and_no_file(bundle
             sock.sendall(small)
             assert head(kept_answer(sock)).startswith(b"http/1.1 200")
         started = psutil.Process(process.pid).children(recursive=True)
-        assert left_in(temporary)
+        assert list(temporary.iterdir())
         process.kill()
     deadline_s = time.perf_counter() + 60
-    while left_in(temporary) and time.perf_counter() < deadline_s:
+    while list(temporary.iterdir()) and time.perf_counter() < deadline_s:
         time.sleep(0.05)
-    assert left_in(temporary) == []
+    assert list(temporary.iterdir()) == []
     psutil.wait_procs(started, timeout=10)  # the sweepers are the last
     assert not [one.cmdline() for one in started if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert set(Path("/dev/shm").iterdir()) <= shared

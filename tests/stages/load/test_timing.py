@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.records.load import NEVER, STAGE_COLUMNS, STAGES
-from harness.serving.app import _server_timing
+from harness.serving.inference import _server_timing
 from harness.serving.work import Job
 from harness.stages.load.timing import DENSE, SAMPLE, SPARSE, chosen, stage_columns, stages_ns
 
