@@ -258,7 +258,9 @@ class _Connection(HttpToolsProtocol):
         super().on_response_complete()
 
     def shutdown(self) -> None:
-        """Close when what has come is answered; the last answer says that it is."""
+        """Close when what has come is answered; the last answer says that it is. Once is enough."""
+        if self._is_ending:
+            return
         self._is_ending = True
         if self._is_begun:
             if self._late is not None:

@@ -9,6 +9,7 @@ reset), closes connections that idle although a request has just come in on one,
 status, and waits on at a second SIGTERM. The second of these is mended in `serving/connections`.
 """
 
+import asyncio
 import ctypes
 import signal
 import socket
@@ -25,6 +26,9 @@ from harness.clock import SystemClock
 
 _SAME_S = 1.0
 """Signals that come together are one wish: a service manager tells every process to end, and our parent tells us."""
+
+_LATE_S = 0.1
+"""How often it is looked for connections that nobody told to end."""
 
 _SO_ATTACH_FILTER = 26
 """From `asm-generic/socket.h`."""
@@ -62,9 +66,18 @@ class DrainingServer(uvicorn.Server):
             _let_nobody_in(sock)
             await self._take_in(sock)
         began_s = _now_s()
+        late = asyncio.create_task(self._end_late())
         await super().shutdown(sockets)
+        late.cancel()
         most_s = self.config.timeout_graceful_shutdown
         self.has_drained = most_s is None or _now_s() - began_s < most_s
+
+    async def _end_late(self) -> None:
+        """Tell connections to end that the loop had accepted, and not made yet, when uvicorn told all others."""
+        while True:
+            await asyncio.sleep(_LATE_S)
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
 
     async def _take_in(self, sock: socket.socket) -> None:
         def connection() -> Any:

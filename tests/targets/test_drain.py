@@ -116,7 +116,8 @@ def test_whoever_was_let_in_is_answered_and_then_it_ends(servable, large, small,
 
 def test_those_in_the_kernels_queue_are_let_in(servable, large, small):
     """Connected and asking while the process stands still, so that nobody has accepted them when it is told to end."""
-    with Asgi().serve(servable) as endpoint, contextlib.ExitStack() as stack:
+    patient = dataclasses.replace(servable, settings=PATIENT)
+    with Asgi().serve(patient) as endpoint, contextlib.ExitStack() as stack:
         (process,) = endpoint.processes
         os.kill(process, signal.SIGSTOP)
         clients = [stack.enter_context(connected(endpoint.url)) for _ in range(200)]
