@@ -7,6 +7,7 @@ a fresh process that answers requests from stdin on stdout, a line each.
 """
 
 import argparse
+import gc
 import logging
 import math
 import os
@@ -124,6 +125,9 @@ def _serve(given: argparse.Namespace) -> None:
         server_header=False,
         proxy_headers=False,
     )
+    # What is here now stays: no collection is to look at it again, for as long as a request waits.
+    gc.collect()
+    gc.freeze()
     server = DrainingServer(config, lambda: announce_ready(given.ready_fd) if given.ready_fd is not None else None)
     with socket.socket(fileno=given.fd) as sock:
         server.run(sockets=[sock])
