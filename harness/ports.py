@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from harness.records.candidate import Configuration, Endpoint, Evaluated, Signature
+from harness.records.candidate import Configuration, Endpoint, Evaluated, Precision, Signature
 from harness.records.finding import Document
 from harness.records.load import Rung, Step
 from harness.records.rows import Batch, Prediction
@@ -146,6 +146,18 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A candidate as one runtime computes it."""
+
+    data: bytes
+    """What its file in a bundle holds."""
+    precision: Precision | None = None
+    """What it computes in; None: in whatever the fitted pipeline does."""
+    note: str | None = None
+    """What was found where the usual precision was not enough."""
+
+
 class Runtime(Protocol):
     """How a candidate computes."""
 
@@ -155,8 +167,8 @@ class Runtime(Protocol):
     same_minor: ClassVar[tuple[str, ...]]
     """Distributions that read such a file only in the minor version that wrote it."""
 
-    def export(self, pipeline: SklearnPipeline, signature: Signature, sample: Batch) -> bytes:
-        """The bytes of its file for a fitted pipeline; `sample` is a few rows, where a converter wants to see some.
+    def export(self, pipeline: SklearnPipeline, signature: Signature, sample: Batch) -> Form:
+        """The form of a fitted pipeline; `sample` is rows on which it may be compared with the pipeline, or none.
 
         Raises NotConvertibleError, with the reason, where this pipeline has no such form.
         """

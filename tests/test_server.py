@@ -33,7 +33,7 @@ def written(tmp_path_factory):
     pipeline = build({"family": "gradient_boosting"}, SIGNATURE, 1).fit(FRAME, FRAME["a"] * 3)
     runtimes = {"sklearn_native": SklearnNative(), "onnx": Onnx()}
     batch = to_batch(FRAME, SIGNATURE.columns)
-    files = {made.artifact: made.export(pipeline, SIGNATURE, batch) for made in runtimes.values()}
+    files = {made.artifact: made.export(pipeline, SIGNATURE, batch).data for made in runtimes.values()}
     artifacts = [
         Artifact(
             runtime=name,

@@ -20,7 +20,7 @@ from harness.records.load import Outcome, Step
 from harness.records.scenario import LoadPlan
 from harness.stages.host import split_cores
 from harness.stages.load.generator import Generator, generator
-from harness.stages.validate import PARITY_DIFFERENCE
+from harness.stats.agreement import PARITY_DIFFERENCE
 
 IN_FLIGHT = (1, 2, 4, 8, 16, 32, 64)
 WARM_S = 1.0

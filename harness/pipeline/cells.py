@@ -65,7 +65,8 @@ LAST_FIT_SEARCHES = 4.0
 """A fit on all training rows may take so long, and so many times as long as a search: it is on more rows than a fold
 has, and a refit fits twice."""
 
-_SAMPLE_ROWS = 10
+_SAMPLE_ROWS = 1000
+"""Most rows on which a form is compared with the pipeline before it is written; all of them are checked afterwards."""
 
 _FOREIGN = (
     "the models of {} exist in its own environment only, so there is none to serve; its scores are on the same folds "
@@ -157,7 +158,9 @@ def candidate_cell(work: Work, cell: Cell) -> Told:
         raise CellFailedError(answer.cause, answer.message)
     pipeline = pickle.loads(answer.pipeline)  # noqa: S301 - from our own child
     batch = holdout_batch(table)
-    files, artifacts = exported(pipeline, table.signature, batch.take(slice(_SAMPLE_ROWS)))
+    # Spread over the holdout: where it is in the order of time, its beginning is not like its end.
+    spread = np.linspace(0, len(batch) - 1, min(len(batch), _SAMPLE_ROWS)).astype(np.intp)
+    files, artifacts = exported(pipeline, table.signature, batch.take(spread))
     digest = hashlib.sha256(repr((cell.id, table.sha256, sorted(configuration.items()))).encode()).hexdigest()
     candidate = Candidate(
         id=f"{origin}-{digest[:8]}",

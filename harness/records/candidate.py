@@ -123,6 +123,9 @@ class Trial(Frozen):
     evaluated: Evaluated
 
 
+Precision = Literal["float32", "float64"]
+
+
 class Artifact(Frozen):
     """A candidate's form in one runtime: a file of its bundle, or the reason why there is none."""
 
@@ -132,6 +135,10 @@ class Artifact(Frozen):
     size_bytes: int | None = None
     made_with: dict[str, str] = Field(default_factory=dict)
     """Versions of the libraries whose minor version must be the same where it is loaded."""
+    precision: Precision | None = None
+    """What it computes in; None: in whatever the fitted pipeline does."""
+    note: str | None = None
+    """What was found where the usual precision was not enough."""
     reason: str | None = None
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from harness.errors import IntegrityError, NotConvertibleError, one_line
-from harness.ports import Predictor, SklearnPipeline
+from harness.ports import Form, Predictor, SklearnPipeline
 from harness.records.candidate import Signature
 from harness.records.rows import Batch, Prediction
 
@@ -51,7 +51,7 @@ class SklearnNative:
     artifact: ClassVar[str] = "model.skops"
     same_minor: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
-    def export(self, pipeline: SklearnPipeline, signature: Signature, sample: Batch) -> bytes:
+    def export(self, pipeline: SklearnPipeline, signature: Signature, sample: Batch) -> Form:
         import skops.io
 
         try:
@@ -61,7 +61,7 @@ class SklearnNative:
         unknown = _untrusted(stored)
         if unknown:
             raise NotConvertibleError(f"it holds types that would not be loaded again: {', '.join(unknown)}")
-        return stored
+        return Form(stored)
 
     def load(self, artifact: Path, signature: Signature) -> Predictor:
         """As the port says. The limit of one thread holds for the whole process from here on: a serving process holds

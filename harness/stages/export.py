@@ -21,14 +21,14 @@ def exported(
 ) -> tuple[dict[str, bytes], tuple[Artifact, ...]]:
     """The files of a fitted pipeline by name, and what they are; of a runtime that has no such form, the reason.
 
-    `sample` is a few rows, where a converter wants to see some.
+    `sample` is rows on which a runtime may compare itself with the pipeline.
     """
     files: dict[str, bytes] = {}
     artifacts = []
     for name in installed("runtimes"):
         runtime: Runtime = plugin("runtimes", name)
         try:
-            data = runtime.export(pipeline, signature, sample)
+            form = runtime.export(pipeline, signature, sample)
         except NotConvertibleError as error:
             artifacts.append(Artifact(runtime=name, reason=str(error)))
             continue
@@ -36,11 +36,18 @@ def exported(
             reason = f"its export raised {type(error).__name__}: {one_line(error)}"
             artifacts.append(Artifact(runtime=name, reason=reason))
             continue
-        files[runtime.artifact] = data
-        digest = hashlib.sha256(data).hexdigest()
+        files[runtime.artifact] = form.data
         made_with = {library: version(library) for library in runtime.same_minor}
         artifacts.append(
-            Artifact(runtime=name, file=runtime.artifact, sha256=digest, size_bytes=len(data), made_with=made_with)
+            Artifact(
+                runtime=name,
+                file=runtime.artifact,
+                sha256=hashlib.sha256(form.data).hexdigest(),
+                size_bytes=len(form.data),
+                made_with=made_with,
+                precision=form.precision,
+                note=form.note,
+            )
         )
     return files, tuple(artifacts)
 

@@ -27,21 +27,12 @@ from harness.serving.protocol import decode_response, encode_request
 from harness.space.build import build_dummy
 from harness.space.resamples import resampled_rows, resampled_scores
 from harness.space.score import predict, score
+from harness.stats.agreement import PARITY_DIFFERENCE, agreement
 from harness.units import Unit, format_number
 
 SAME_DIFFERENCE = 1e-9
 """Largest difference of an answer that the same runtime may show in another process: arithmetic may be ordered
 otherwise, and nothing else may differ."""
-
-PARITY_DIFFERENCE = 1e-3
-"""Largest difference of a probability, or of a prediction in units of the predictions' standard deviation, that another
-runtime may show on a row. float32 arithmetic differs by about 1e-6, or by far more on a row where a split flips."""
-
-PARITY_ROWS = 0.99
-"""Share of rows that must be within that difference."""
-
-PARITY_LABELS = 0.999
-"""Share of rows that must get the same label."""
 
 WIRE_ROWS = 64
 """Rows per request when the whole holdout is sent to a server."""
@@ -159,8 +150,15 @@ def unanswered(candidate: Candidate, runtime: str, error: Exception) -> Check:
 
 
 def parity_check(candidate: Candidate, answers: Prediction, loaded: Prediction, runtime: str) -> Check:
-    """The same answers from a runtime as from the fitted pipeline, within what float32 explains."""
-    return _compared(candidate, "runtime_parity", answers, loaded, runtime, f"runtime {runtime}")
+    """The same answers from a runtime as from the fitted pipeline, within what float32 explains.
+
+    Says how exactly the runtime computes, and what was found of float32 where it was not enough.
+    """
+    artifact = next((one for one in candidate.artifacts if one.runtime == runtime), None)
+    precision, note = (None, None) if artifact is None else (artifact.precision, artifact.note)
+    what = f"runtime {runtime}" if precision is None else f"runtime {runtime} in {precision}"
+    check = _compared(candidate, "runtime_parity", answers, loaded, runtime, what)
+    return check if note is None else check.model_copy(update={"detail": f"{check.detail}; {note}"})
 
 
 def wire_check(
@@ -254,19 +252,14 @@ def _compared(
         return _check(candidate, name, False, detail, runtime=runtime)
     parity = name == "runtime_parity"
     tolerance = PARITY_DIFFERENCE if parity else SAME_DIFFERENCE
+    found = agreement(left, right, tolerance)
     if left.probabilities is not None and right.probabilities is not None:
-        differences = np.abs(left.probabilities - right.probabilities).max(axis=1)
-        same_labels = float(np.mean(left.values == right.values))
-        shown = f"of a probability is {differences.max():.2g}, same label for {same_labels:.2%} of rows"
+        shown = f"of a probability is {found.largest:.2g}, same label for {found.same_labels:.2%} of rows"
     else:
-        differences = np.abs(left.values - right.values) / (float(np.std(left.values)) or 1.0)
-        same_labels = 1.0
-        shown = f"of a prediction is {differences.max():.2g} of the predictions' standard deviation"
-    within = float(np.mean(differences <= tolerance))
-    passed = within >= (PARITY_ROWS if parity else 1.0) and same_labels >= (PARITY_LABELS if parity else 1.0)
-    detail = f"{what}: the largest difference {shown}; {within:.2%} of rows within {tolerance:g}"
-    value = float(differences.max())
-    return _check(candidate, name, passed, detail, runtime=runtime, value=value, bound=tolerance)
+        shown = f"of a prediction is {found.largest:.2g} of the predictions' standard deviation"
+    passed = found.is_parity if parity else found.within == found.same_labels == 1.0
+    detail = f"{what}: the largest difference {shown}; {found.within:.2%} of rows within {tolerance:g}"
+    return _check(candidate, name, passed, detail, runtime=runtime, value=found.largest, bound=tolerance)
 
 
 def _check(

@@ -205,10 +205,11 @@ def _card(candidate: Candidate) -> str:
     lines += [
         "## Runtimes",
         "",
-        "| runtime | file | bytes | SHA-256, or why there is none |",
-        "|---|---|---|---|",
+        "| runtime | file | precision | bytes | SHA-256, or why there is none |",
+        "|---|---|---|---|---|",
         *(_artifact_row(artifact) for artifact in candidate.artifacts),
         "",
+        *(line for artifact in candidate.artifacts if artifact.note for line in (_noted(artifact), "")),
         "## Serving",
         "",
         "```",
@@ -224,8 +225,13 @@ def _card(candidate: Candidate) -> str:
 
 def _artifact_row(artifact: Artifact) -> str:
     if artifact.file is None:
-        return f"| {artifact.runtime} | - | - | {_cell(artifact.reason)} |"
-    return f"| {artifact.runtime} | {artifact.file} | {artifact.size_bytes} | `{artifact.sha256}` |"
+        return f"| {artifact.runtime} | - | - | - | {_cell(artifact.reason)} |"
+    precision = artifact.precision or "as fitted"
+    return f"| {artifact.runtime} | {artifact.file} | {precision} | {artifact.size_bytes} | `{artifact.sha256}` |"
+
+
+def _noted(artifact: Artifact) -> str:
+    return f"Of {artifact.runtime}: {_cell(artifact.note)}."
 
 
 def _cell(value: object) -> str:

@@ -99,7 +99,7 @@ def fitted(columns, task, model=None):
 
 def stored(runtime, pipeline, signature, folder):
     path = folder / runtime.artifact
-    path.write_bytes(runtime.export(pipeline, signature, to_batch(table(3), signature.columns)))
+    path.write_bytes(runtime.export(pipeline, signature, to_batch(table(3), signature.columns)).data)
     return path
 
 

@@ -44,7 +44,7 @@ def test_every_family_converts(family, task, tmp_path):
     signature = SIGNATURES[task]
     pipeline = build(defaults(family), signature, 1).fit(FRAME, TARGETS[task])
     path = tmp_path / "model.onnx"
-    path.write_bytes(Onnx().export(pipeline, signature, BATCH))
+    path.write_bytes(Onnx().export(pipeline, signature, BATCH).data)
 
     found = Onnx().load(path, signature)(BATCH)
 
@@ -76,7 +76,7 @@ def test_a_hole_that_reaches_the_histogram_trees_goes_where_it_went_in_training(
     }
     batch = to_batch(frame, COLUMNS)
     path = tmp_path / "model.onnx"
-    path.write_bytes(Onnx().export(pipeline, signature, batch))
+    path.write_bytes(Onnx().export(pipeline, signature, batch).data)
 
     found = Onnx().load(path, signature)(batch)
 
@@ -103,7 +103,7 @@ def plain(selection, model=None, frame=FRAME, target=SIGNAL > 0):
 def test_features_may_be_selected_by_place_or_by_name(selection, tmp_path):
     pipeline = plain(selection)
     path = tmp_path / "model.onnx"
-    path.write_bytes(Onnx().export(pipeline, SIGNATURES["binary"], BATCH))
+    path.write_bytes(Onnx().export(pipeline, SIGNATURES["binary"], BATCH).data)
 
     inputs = {given.name: given.shape[1] for given in onnxruntime.InferenceSession(path).get_inputs()}
     found = Onnx().load(path, SIGNATURES["binary"])(BATCH)
@@ -173,7 +173,7 @@ def test_twenty_thousand_postcodes_are_told_by_their_mean_target(family, task, t
     asked.iloc[:5, 0] = "never seen"
     batch = to_batch(asked, columns)
     path = tmp_path / "model.onnx"
-    path.write_bytes(Onnx().export(pipeline, signature, batch))
+    path.write_bytes(Onnx().export(pipeline, signature, batch).data)
 
     found = Onnx().load(path, signature)(batch)
 

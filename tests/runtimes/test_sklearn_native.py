@@ -42,7 +42,7 @@ def test_every_family_is_stored_loaded_and_answers_the_same(family, tmp_path):
         pipeline = build(defaults(family), signature, 1).fit(FRAME, target)
         batch = to_batch(FRAME, COLUMNS)
         path = tmp_path / f"{task}.skops"
-        path.write_bytes(SklearnNative().export(pipeline, signature, batch))
+        path.write_bytes(SklearnNative().export(pipeline, signature, batch).data)
 
         found = SklearnNative().load(path, signature)(batch)
 
@@ -58,7 +58,7 @@ def test_texts_that_are_told_by_their_mean_target_are_stored_with_it(task, tmp_p
     pipeline = build(baseline(task), signature, 1).fit(frame, SIGN if task == "binary" else X[:, 0])
     batch = to_batch(frame, columns)
     path = tmp_path / "model.skops"
-    path.write_bytes(SklearnNative().export(pipeline, signature, batch))
+    path.write_bytes(SklearnNative().export(pipeline, signature, batch).data)
 
     found = SklearnNative().load(path, signature)(batch)
 
@@ -98,7 +98,7 @@ def test_a_class_without_a_training_row_has_probability_zero(tmp_path):
     signature = Signature(task="multiclass", columns=COLUMNS, classes=("a", "b", "c"))
     path = tmp_path / "model.skops"
     pipeline = pipeline_of(LogisticRegression(), 2 * SIGN)
-    path.write_bytes(SklearnNative().export(pipeline, signature, to_batch(FRAME, COLUMNS)))
+    path.write_bytes(SklearnNative().export(pipeline, signature, to_batch(FRAME, COLUMNS)).data)
 
     found = SklearnNative().load(path, signature)(to_batch(FRAME, COLUMNS))
 
@@ -110,7 +110,7 @@ def test_a_class_without_a_training_row_has_probability_zero(tmp_path):
 def test_a_model_fitted_on_all_cores_predicts_on_one(tmp_path, monkeypatch):
     pipeline = pipeline_of(RandomForestClassifier(4, n_jobs=-1, random_state=1))
     path = tmp_path / "model.skops"
-    path.write_bytes(SklearnNative().export(pipeline, BINARY, to_batch(FRAME, COLUMNS)))
+    path.write_bytes(SklearnNative().export(pipeline, BINARY, to_batch(FRAME, COLUMNS)).data)
     seen = []
     load = skops.io.loads
     monkeypatch.setattr(skops.io, "loads", lambda *given, **named: seen.append(load(*given, **named)) or seen[-1])

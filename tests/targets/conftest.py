@@ -47,7 +47,7 @@ def bundle(frame, tmp_path_factory):
     pipeline = build({"family": "logistic"}, SIGNATURE, 1).fit(frame, (frame["height"].fillna(0) > 0).astype(int))
     sample = to_batch(frame[:3], COLUMNS)
     runtimes = {"sklearn_native": SklearnNative(), "onnx": Onnx()}
-    files = {made.artifact: made.export(pipeline, SIGNATURE, sample) for made in runtimes.values()}
+    files = {made.artifact: made.export(pipeline, SIGNATURE, sample).data for made in runtimes.values()}
     artifacts = tuple(
         Artifact(
             runtime=name,
