@@ -6,6 +6,7 @@ from conftest import Subject
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness.plugins import installed
+from harness.records.candidate import Precision
 from harness.serving.protocol import decode_request, decode_response, encode_request, encode_response
 from harness.stages.micro import BATCH_ROWS
 
@@ -21,6 +22,21 @@ def test_predict(benchmark: BenchmarkFixture, subject: Subject, runtime: str, ro
     prediction = benchmark(predict, batch)
     assert len(prediction.values) == rows
     assert np.isfinite(prediction.values).all()
+
+
+@pytest.mark.parametrize("rows", BATCH_ROWS)
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_what_double_costs(benchmark: BenchmarkFixture, subject: Subject, precision: Precision, rows: int) -> None:
+    """The same forest as a graph of floats and as one of doubles, which is taken where floats are not enough."""
+    if subject.pipeline is None:
+        pytest.skip("a bundle holds one graph, in the precision it was found to need")
+    from harness.runtimes.onnx import converted, predictor  # here, not above: it is not for runs
+
+    signature, batch = subject.candidate.signature, subject.batch(rows)
+    predict = predictor(converted(subject.pipeline, signature, precision), signature)
+    benchmark.extra_info.update(benchmark="predict", runtime="onnx", precision=precision, rows=rows)
+    predict(batch)
+    assert np.isfinite(benchmark(predict, batch).values).all()
 
 
 @pytest.mark.parametrize("rows", ROWS_ON_THE_WIRE)

@@ -24,22 +24,28 @@ from harness.stages.validate import computed, reload_check
 from harness.store.bundle import write_bundle
 
 FRAME = pd.DataFrame(np.random.default_rng(2).normal(size=(60, 3)), columns=list("abc"))
+FRAME["c"] = 1_760_000_000 + 3600 * FRAME["c"]
+"""Seconds since 1970: with floats alone, a served answer would differ from the fitted pipeline's by a hundredth."""
 SIGNATURE = Signature(task="regression", columns=tuple(Column(name=name, kind="number") for name in "abc"))
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The fitted pipeline, its bundle, and what it says of the table."""
-    pipeline = build({"family": "gradient_boosting"}, SIGNATURE, 1).fit(FRAME, FRAME["a"] * 3)
+    pipeline = build({"family": "ridge"}, SIGNATURE, 1).fit(FRAME, FRAME["a"] * 3 + (FRAME["c"] - 1_760_000_000) / 3600)
     runtimes = {"sklearn_native": SklearnNative(), "onnx": Onnx()}
     batch = to_batch(FRAME, SIGNATURE.columns)
-    files = {made.artifact: made.export(pipeline, SIGNATURE, batch).data for made in runtimes.values()}
+    forms = {name: made.export(pipeline, SIGNATURE, batch) for name, made in runtimes.items()}
+    assert forms["onnx"].precision == "float64"
+    files = {made.artifact: forms[name].data for name, made in runtimes.items()}
     artifacts = [
         Artifact(
             runtime=name,
             file=made.artifact,
             sha256=hashlib.sha256(files[made.artifact]).hexdigest(),
             size_bytes=len(files[made.artifact]),
+            precision=forms[name].precision,
+            note=forms[name].note,
         )
         for name, made in runtimes.items()
     ]
@@ -47,7 +53,7 @@ def written(tmp_path_factory):
     candidate = Candidate(
         id="c1",
         origin="baseline",
-        configuration={"family": "gradient_boosting"},
+        configuration={"family": "ridge"},
         cv_score=None,
         fit_s=0.1,
         signature=SIGNATURE,

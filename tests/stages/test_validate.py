@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.records.candidate import Candidate, Check, Column, Signature
+from harness.records.candidate import Artifact, Candidate, Check, Column, Signature
 from harness.records.rows import Batch, Prediction
 from harness.records.scenario import ExpectPlan
 from harness.records.words import Metric, Task
@@ -186,6 +186,14 @@ def spoilt(prediction: Prediction, number: float) -> Prediction:
 
 
 VALUES = Prediction(NUMBERS[:, 0], None)
+
+
+def test_parity_says_what_a_runtime_computes_in_and_why() -> None:
+    note = "in float32 half of the rows were within 0.001"
+    made = Artifact(runtime="onnx", file="f", sha256="0", size_bytes=1, precision="float64", note=note)
+    check = parity_check(candidate().model_copy(update={"artifacts": (made,)}), GOOD, GOOD, "onnx")
+    assert check.detail.startswith("runtime onnx in float64: the largest difference")
+    assert check.detail.endswith(f"; {note}")
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])

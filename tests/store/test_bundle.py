@@ -17,6 +17,7 @@ def candidate(files=FILES, **changed):
         Artifact(runtime="sklearn_native", file=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         for name, data in files.items()
     ]
+    artifacts[0] = artifacts[0].model_copy(update={"precision": "float64", "note": "in float32 half of the rows"})
     artifacts.append(Artifact(runtime="onnx", reason="no operator | for it"))
     return Candidate(
         **{
@@ -155,6 +156,8 @@ def test_the_card_says_what_a_reader_needs(bundle):
         assert wanted in card
     assert "no operator \\| for it" in card  # a bar in a cell would end the cell
     assert hashlib.sha256(FILES["model.skops"]).hexdigest() in card
+    assert "| sklearn_native | model.skops | float64 |" in card
+    assert "Of sklearn_native: in float32 half of the rows." in card
     assert "harness serve" in card
 
 
