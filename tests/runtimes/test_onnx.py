@@ -13,7 +13,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from harness.errors import IntegrityError, NotConvertibleError
 from harness.records.candidate import Column, Signature
-from harness.runtimes.onnx import Onnx
+from harness.runtimes.onnx import Onnx, converted, predictor
 from harness.space.build import build
 from harness.space.families import FAMILIES, defaults, family_named
 from harness.space.preprocess import RawColumns, to_batch
@@ -52,8 +52,9 @@ def test_every_family_converts(family, task, tmp_path):
     np.testing.assert_allclose(found.values if task == "regression" else found.probabilities, wanted, atol=1e-3)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("classes", [2, 4, 0], ids=["binary", "multiclass", "regression"])
-def test_a_hole_that_reaches_the_histogram_trees_goes_where_it_went_in_training(classes, tmp_path):
+def test_a_hole_that_reaches_the_histogram_trees_goes_where_it_went_in_training(classes, precision):
     """No imputer before them: each split has learned a side for holes, and left and right are both learned."""
     rows = 600
     rng = np.random.default_rng(3)
@@ -75,10 +76,8 @@ def test_a_hole_that_reaches_the_histogram_trees_goes_where_it_went_in_training(
         if not node["is_leaf"]
     }
     batch = to_batch(frame, COLUMNS)
-    path = tmp_path / "model.onnx"
-    path.write_bytes(Onnx().export(pipeline, signature, batch).data)
 
-    found = Onnx().load(path, signature)(batch)
+    found = predictor(converted(pipeline, signature, precision), signature)(batch)
 
     assert sides == {False, True}
     if classes:
