@@ -55,7 +55,7 @@ class Onnx:
         found = agreement(wanted, answered)
         if found.is_parity:
             return Form(floats, "float32")
-        # Only where floats are not enough: in double products of matrices take up to twice the time, and a file more bytes.
+        # Only where floats are not enough: in double, products of matrices take up to twice the time, and a file is larger.
         note = f"in float32 {_told(found)}, of {len(sample):,} rows"
         try:
             doubles = converted(pipeline, signature, "float64")
@@ -115,6 +115,8 @@ def converted(pipeline: SklearnPipeline, signature: Signature, precision: Precis
 
 def predictor(stored: bytes, signature: Signature) -> Predictor:
     """What computes a graph, in the precision of its numbers."""
+    # Read when it is imported: it would send its makers word of what it does, and keeps a file in the temporary folder.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
