@@ -4,6 +4,7 @@ In: two `Prediction`s of the same rows. Out: their largest difference, and the s
 got the same label. There is one rule of parity: what chooses a candidate's precision and what checks it ask the same.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,9 @@ class Agreement:
 
     @property
     def is_parity(self) -> bool:
-        """Whether another runtime may differ so."""
-        return self.within >= PARITY_ROWS and self.same_labels >= PARITY_LABELS
+        """Whether another runtime may differ so; not where a single row has no finite answer."""
+        close = self.within >= PARITY_ROWS and self.same_labels >= PARITY_LABELS
+        return close and math.isfinite(self.largest)
 
 
 def agreement(left: Prediction, right: Prediction, tolerance: float = PARITY_DIFFERENCE) -> Agreement:
