@@ -1,7 +1,8 @@
 """A client that means no good: malformed, bloated and unfinished requests, one after the other at a steady rate.
 
-In: host, port, the path of an inference, a rate per second and for how many seconds, on the command line. Out: nothing;
-how many it sent is printed. It gets no answer's content, only waits for it, and never longer than a second.
+In: host, port, the path of an inference, a rate per second and for how many seconds, on the command line. Out: a line
+when it begins, and one with how many it sent. It waits for the beginning of an answer, and never longer than a second.
+It leaves its core to the generator of the good requests, whose figures would otherwise be its own.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import sys
 import orjson
 
 from harness.clock import SystemClock
-from harness.process import die_with_parent
+from harness.process import die_with_parent, yield_to_others
 
 _COLUMNS = 30
 
@@ -39,13 +40,16 @@ def bodies() -> list[tuple[bytes, bytes]]:
 def main() -> None:
     host, port, path, rate, seconds = sys.argv[1:]
     die_with_parent()
+    yield_to_others()
     clock, every_s = SystemClock(), 1.0 / float(rate)
-    began_s = clock.monotonic_s()
     heads = [
         b"POST %s HTTP/1.1\r\nhost: h\r\n%scontent-length: %d\r\n\r\n" % (path.encode(), more, len(body)) + body
         for body, more in bodies()
     ]
     # One byte of a request that never comes, and no HTTP at all.
+    sys.stdout.write("begins\n")
+    sys.stdout.flush()
+    began_s = clock.monotonic_s()
     sent, unfinished = 0, [b"P", b"\x16\x03\x01\x02\x00\x01"]
     for request in itertools.cycle(heads + unfinished):
         due_s = began_s + sent * every_s

@@ -236,7 +236,10 @@ def test_good_traffic_beside_abuse(benchmark: BenchmarkFixture, subject: Subject
             found = []
             for number in range(ROUNDS):
                 calm_ms = p99_ms(drive(load, number, asked_rps, STEP_S * 2))
-                with child(command, log=tmp_path / "abuser.log", cores=CORES):
+                log = tmp_path / f"abuser-{number}.log"
+                with child(command, log=log, cores=CORES):
+                    while "begins" not in log.read_text():
+                        SystemClock().sleep(0.05)
                     found.append((calm_ms, p99_ms(drive(load, number, asked_rps, STEP_S * 2))))
             return found
 

@@ -3,8 +3,8 @@
 In: a command, cores, a log file. Out: `child`, a running process that is gone when its block is left, and
 `child_servers`, several that share one port; `die_with_parent`, which a child calls in its own main, so that it is gone
 too when the parent is killed; `refuse_taken`, for ports; `allow_open_files` and `open_file_limits`; `wait_ready`, for
-whatever answers HTTP, and `refuse_gone`, for what did and does no more; `on_cores`; `log_tail`. A child is only ever
-stopped by its own id.
+whatever answers HTTP, and `refuse_gone`, for what did and does no more; `on_cores`; `yield_to_others`; `log_tail`. A
+child is only ever stopped by its own id.
 """
 
 import contextlib
@@ -179,6 +179,12 @@ def on_cores(cores: tuple[int, ...]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def yield_to_others() -> None:
+    """This thread runs when nobody else wants its core, from now on. Linux only; elsewhere it does nothing."""
+    if sys.platform.startswith("linux"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def log_tail(log: Path, lines: int = 15) -> str:

@@ -8,13 +8,14 @@ middleware. What belongs to connections and not to requests is `serving.connecti
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import orjson
 
 import harness
 from harness.clock import SystemClock
-from harness.process import SERVER_HEADER
+from harness.process import SERVER_HEADER, yield_to_others
 from harness.records.server import ServerSettings
 from harness.serving.inference import (
     Guard,
@@ -77,6 +78,8 @@ class App:
         signed = ((SERVER_HEADER.encode(), secrets.token_hex(8).encode()),)
         self._pages["/v2/health/live"] = self._pages["/v2/health/live"]._replace(headers=signed)
         self._pages["/"] = Reply(200, b"", _HTML)
+        # One at a time, and only with what the loop leaves of the core: a bomb keeps its own sender waiting.
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="unpack", initializer=yield_to_others)
         self._models = tuple(models)
         for model in models:
             wire = Wire.of(model, self.limits)
@@ -111,7 +114,10 @@ class App:
             self._guard.check(headers)
             body = await _joined(headers, receive, most)
             if b"content-encoding" in headers:
-                body = await asyncio.to_thread(unpacked, body, headers[b"content-encoding"], most)
+                unpacking = asyncio.get_running_loop().run_in_executor(
+                    self._aside, unpacked, body, headers[b"content-encoding"], most
+                )
+                body = await unpacking
         except RefusedError as error:
             return inference.refused(error, began_s)
         begun = inference.begun(headers, body, began_s)
@@ -150,6 +156,7 @@ class App:
             ends = message["type"] == "lifespan.shutdown"
             if ends:
                 self._queue.close()
+                self._aside.shutdown(wait=False)
             await send({"type": f"{message['type']}.complete"})
             if ends:
                 return
