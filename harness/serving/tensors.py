@@ -39,6 +39,7 @@ _IN_BYTES = {name: np.dtype(f"<{name[0].lower()}{int(name[-2:]) // 8}") for name
 _LENGTH = struct.Struct("<I")
 
 _NUMBER_TYPES = {float, int, type(None)}
+_FLOATS = {float, int}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY_MICROSECONDS = np.int64(86_400_000_000)
@@ -181,9 +182,12 @@ def _data(tensor: Tensor, count: int, width: int) -> list[Any]:
 
 
 def _numbers(name: str, datatype: str, data: list[Any]) -> NDArray[np.float64]:
-    types = set(map(type, data))
-    if not types <= _NUMBER_TYPES:
-        _check_types(name, data, _NUMBER_TYPES, "numbers or null")
+    if len(data) <= _FEW and datatype not in _INTEGER_LIMITS and _FLOATS.issuperset(map(type, data)):
+        # NumPy's way to compare takes some microseconds however few they are.
+        if max(data) > LARGEST or min(data) < -LARGEST:
+            raise _out_of_range(name)
+        return np.array(data, dtype=np.float64)
+    _check_types(name, data, _NUMBER_TYPES, "numbers or null")
     if datatype in _INTEGER_LIMITS:
         low, high = _INTEGER_LIMITS[datatype]
         wrong = next(
@@ -191,13 +195,7 @@ def _numbers(name: str, datatype: str, data: list[Any]) -> NDArray[np.float64]:
         )
         if wrong is not None:
             raise BadRequestError(name, f"{shown(wrong)} is no {datatype}")
-    values = np.array(data, dtype=np.float64)  # None becomes NaN
-    if len(data) <= _FEW and type(None) not in types:
-        # numpy's way takes some microseconds however few they are.
-        if max(data) > LARGEST or min(data) < -LARGEST:
-            raise _out_of_range(name)
-        return values
-    return _in_range(name, values)
+    return _in_range(name, np.array(data, dtype=np.float64))  # None becomes NaN
 
 
 def _numbers_in_bytes(name: str, datatype: str, raw: memoryview, count: int) -> NDArray[np.float64]:

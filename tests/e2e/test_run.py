@@ -175,11 +175,16 @@ def test_the_gates_are_an_exit_status_and_can_fail(results: Path) -> None:
     ]
 
 
+def a_server_of(run: "subprocess.Popen[str]") -> psutil.Process:
+    children = psutil.Process(run.pid).children()
+    return next(child for child in children if "harness.server" in child.cmdline())
+
+
 @pytest.mark.parametrize(
     ("ended", "status", "said"),
     [
         (lambda run: run.send_signal(signal.SIGINT), 0, "Stopping."),
-        (lambda run: psutil.Process(run.pid).children()[0].kill(), 5, "ended by signal SIGKILL while it was in use"),
+        (lambda run: a_server_of(run).kill(), 5, "ended by signal SIGKILL while it was in use"),
     ],
 )
 def test_a_candidate_is_served_until_it_is_interrupted_or_dies(
