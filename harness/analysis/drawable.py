@@ -151,7 +151,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Bars below one another, each of the same parts in the same order."""
+    """Bars below one another, each of the same parts in the same order, drawn as shares of it."""
 
     key: str
     title: str

@@ -203,7 +203,7 @@ def _anatomy(found: Findings, target: str, told: Sequence[Dissection]) -> Bars:
         description=f"Where the time of the median request to each cell on {target} goes, at the step that carries its "
         "capacity: means over the requests around the median. Network and proxy is what neither the generator nor the "
         f"application saw, the wait in front of a server that is computing included.{_more(len(ordered) - len(bars))}",
-        x=Axis("since the request was due", Unit.SECONDS),
+        x=Axis("share of the median request, which takes as long as is said at its end", Unit.SHARE),
         parts=tuple(PART_NAMES[name] for name in PARTS),
         bars=bars,
     )

@@ -100,13 +100,13 @@ def draw_bars(figure: Figure, top: float, picture: Bars) -> None:
     legend_in = 0.34
     axes = figure.add_axes((0.27, 0.56 / height, 0.715, top - (0.56 + legend_in) / height))
     axes.set_ylim(len(picture.bars) - 0.5, -0.5)
-    longest = max(sum(bar.parts) for bar in picture.bars)
-    axes.set_xlim(0, 1.16 * longest)  # with room for the text at the end
+    # Shares, with the whole beside them: by one scale for all, a cell that queues would leave nothing to see of others.
+    axes.set_xlim(0, 1.16)  # with room for the text at the end
     for place, bar in enumerate(picture.bars):
         _draw_bar(axes, place, bar)
         axes.annotate(
             bar.text,
-            (sum(bar.parts), place),
+            (1.0, place),
             xytext=(5, 0),
             textcoords="offset points",
             fontsize=9,
@@ -127,20 +127,19 @@ def draw_bars(figure: Figure, top: float, picture: Bars) -> None:
 
 def _draw_bar(axes: Axes, place: int, bar: Bar) -> None:
     start = 0.0
-    for length, fill in zip(bar.parts, FILLS, strict=False):
-        length = max(0.0, length)  # rounding may leave a part of nothing a hair below
-        axes.barh(place, length, left=start, height=0.62, linewidth=0.6, **_edged(fill))
-        text = format_number(length, Unit.SECONDS)
+    parts = [max(0.0, part) for part in bar.parts]  # rounding may leave a part of nothing a hair below
+    for part, fill in zip(parts, FILLS, strict=False):
+        share = part / sum(parts)
+        axes.barh(place, share, left=start, height=0.62, linewidth=0.6, **_edged(fill))
+        text = format_number(part, Unit.SECONDS)
         # As wide as its letters are: known before anything is drawn, and the same on every machine.
-        if length > 0.0085 * (len(text) + 1) * axes.get_xlim()[1]:
+        if share > 0.0085 * (len(text) + 1) * axes.get_xlim()[1]:
             # On hatching letters need a ground of their own.
             hatched = "hatch" in fill
             ground = {"facecolor": _WHITE, "edgecolor": "none", "pad": 1.0} if hatched else None
             colour = _BLACK if hatched else _WHITE
-            axes.text(
-                start + length / 2, place, text, fontsize=8.5, ha="center", va="center", color=colour, bbox=ground
-            )
-        start += length
+            axes.text(start + share / 2, place, text, fontsize=8.5, ha="center", va="center", color=colour, bbox=ground)
+        start += share
 
 
 def _edged(fill: dict[str, Any]) -> dict[str, Any]:

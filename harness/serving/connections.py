@@ -289,7 +289,11 @@ class _Connection(HttpToolsProtocol):
         left_s = self._began_s + self.timeout_keep_alive - _now_s()
         if left_s > 0:
             self._idle = self.loop.call_later(left_s, self._close_unused)
-        elif self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
+        elif (
+            not self._is_begun
+            and self.timeout_keep_alive_task is None
+            and (self.cycle is None or self.cycle.response_complete)
+        ):
             self.transport.close()
 
     def _size_bytes(self) -> int:

@@ -67,10 +67,8 @@ class Queue:
         self._gap_s = 1.0
         """Between arrivals: an average that moves."""
         self._arrived_s = 0.0
-        self._turn_s = 0.0
-        """When the loop's present turn began..."""
         self._spent_s = 0.0
-        """... and how much of it `computed_at_once` has taken."""
+        """In this turn of the loop, by `computed_at_once`."""
 
     def warm(self, wire: Wire) -> None:
         """Have a model answer its own example, where it has one, before anybody waits for it.
@@ -91,22 +89,20 @@ class Queue:
 
         To wait for one's turn takes the loop 2 to 4 microseconds, a thirtieth of what a small request costs.
         """
-        # uvloop reads its clock once a turn. To be called back in the next turn would have each one poll its sockets
-        # twice, which took a sixth of the throughput with few requests in flight; on asyncio's own loop, whose clock
-        # always moves, whoever comes to a full queue is told so a little later.
-        turn_s = asyncio.get_running_loop().time()
-        if turn_s != self._turn_s:
-            self._turn_s, self._spent_s = turn_s, 0.0
         if self._running or self._spent_s > _SLICE_S or self._batch > 1:
             return False
         if job.wire.expected_s(job.body) > IN_LOOP_S:
             return False
+        if self._spent_s == 0.0:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
         compute(job)
         took_s = job.encoded_s - job.taken_s
-        if job.outcome is not None and job.outcome.answer is not None:
-            job.wire.learn(job.body, took_s)
+        _learn(job, took_s)
         self._spent_s += took_s
         return True
+
+    def _begin_turn(self) -> None:
+        self._spent_s = 0.0
 
     async def answered(self, job: Job) -> None:
         """Wait for a job's turn, and compute it. Raises QueueFullError."""
@@ -220,8 +216,7 @@ class Queue:
             compute_together(jobs)
         each_s = (_now_s() - jobs[0].taken_s) / len(jobs)
         for job in jobs:
-            if job.outcome is not None and job.outcome.answer is not None:
-                job.wire.learn(job.body, each_s)
+            _learn(job, each_s)
 
     def _observe_arrival(self, at_s: float) -> None:
         # A long pause says nothing of what comes after it, but that it was long.
@@ -233,3 +228,8 @@ class Queue:
         for job in jobs:
             if job.done is not None and not job.done.done():
                 job.done.set_result(None)
+
+
+def _learn(job: Job, took_s: float) -> None:
+    if job.outcome is not None and job.outcome.answer is not None:
+        job.wire.learn(job.body, took_s)

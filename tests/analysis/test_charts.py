@@ -227,7 +227,7 @@ def test_a_scatter_names_each_entrant_once_for_all_panels() -> None:
 def bars(*names: str) -> Bars:
     parts = ("on the way", "in the queue", "at work")
     made = tuple(Bar((name, "at 10 req/s"), (0.5, 0.0, 1.25 + place), "1.75 s") for place, name in enumerate(names))
-    return Bars("bars", "Title", "Description", Axis("since it was due", Unit.SECONDS), parts, made)
+    return Bars("bars", "Title", "Description", Axis("share of it", Unit.SHARE), parts, made)
 
 
 def test_bars_name_their_parts_once_and_write_the_length_of_what_has_room() -> None:

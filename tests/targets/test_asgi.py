@@ -236,10 +236,10 @@ def test_columns_may_come_in_any_order_and_of_a_category_that_nobody_knows(serve
 
 @pytest.fixture
 def hasty(servable, monkeypatch):
-    """A server that waits for a request for half a second, and takes eight connections."""
+    """A server that waits for a request for half a second, keeps who idles for one, and takes eight connections."""
     code = (
         "import harness.server as s, harness.serving.limits as l, sys\n"
-        "s.LIMITS = l.Limits(send_s=0.5, end_s=0.2, connections=8)\n"
+        "s.LIMITS, s.KEEP_ALIVE_S = l.Limits(send_s=0.5, end_s=0.2, connections=8), 1\n"
         "sys.exit(s.main())\n"
     )
     import sys
@@ -294,6 +294,16 @@ def test_who_sends_slowly_is_told_so_and_holds_nothing(hasty, good):
         answer = spoken(hasty, begun)
         assert answer.startswith(b"HTTP/1.1 408 ") and b"may take 0.5 s to send" in answer
     assert spoken(hasty, whole[:30], whole[30:], pause_s=0.2).startswith(b"HTTP/1.1 200 ")
+
+
+def test_who_asks_on_is_kept_and_who_does_not_is_let_go(hasty, good):
+    address = urlsplit(hasty.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as sock:
+        for _ in range(5):
+            sock.sendall(request(good))
+            assert sock.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.4)  # together twice as long as one may idle
+        assert sock.recv(1) == b""
 
 
 def test_who_has_sent_half_when_the_server_ends_is_told_so(hasty, good):
