@@ -7,13 +7,14 @@ from: here a request that has come, or is coming, is answered first.
 
 The straight way: between a parsed request and its reply, ASGI (a task, a scope, messages, each header looked at twice)
 takes a third of all the time that a small request takes here. A plain inference goes to the application's `inferences`
-without it, and its reply is written as it is; whatever is not plain goes as uvicorn has it.
+without it, and its reply is written as it is; whatever is not plain goes as uvicorn has it. A client sends the same
+head again and again: of a plain request it is parsed once, and known by its bytes from then on.
 """
 
 import asyncio
 import logging
 import select
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -40,6 +41,14 @@ _NOT_PLAIN = frozenset((b"connection", b"transfer-encoding", b"content-encoding"
 
 _KEPT = b"keep-alive"
 """... but not where it only says what is so anyway."""
+
+_POST, _END_OF_HEAD = b"POST ", b"\r\n\r\n"
+
+_KNOWN_BYTES = 2**10
+"""Of a head that is remembered, at most..."""
+
+_MOST_KNOWN = 2**9
+"""... and of so many; then it begins anew. Each length of a body makes another head."""
 
 _log = logging.getLogger(__name__)
 _now_s = SystemClock().monotonic_s
@@ -89,6 +98,14 @@ class _HeadersTooLargeError(Exception):
     """Raised in a callback of the parser, which ends there."""
 
 
+class _Head(NamedTuple):
+    """What the head of a plain request says."""
+
+    inference: Inference
+    named: Headers
+    body_bytes: int
+
+
 class _Waiting:
     """Stands where uvicorn has its own cycle of request and response, while a plain request waits for its turn.
 
@@ -104,20 +121,24 @@ class _Waiting:
 def connection_class(app: App) -> type[HttpToolsProtocol]:
     """The protocol class of connections to an application, with its limits."""
     inferences = {path.encode(): inference for path, inference in app.inferences.items()}
-    return type("Connection", (_Connection,), {"limits": app.limits, "inferences": inferences})
+    return type("Connection", (_Connection,), {"limits": app.limits, "inferences": inferences, "known": {}})
 
 
 class _Connection(HttpToolsProtocol):
     limits: ClassVar[Limits]
     inferences: ClassVar[dict[bytes, Inference]]
+    known: ClassVar[dict[bytes, _Head]]
+    """Heads of plain requests, by their bytes."""
 
     transport: _Whole  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._head_bytes = 0
         """Of a request whose headers are not all there."""
-        self._data_bytes = 0
-        """Of what is being read now."""
+        self._data = b""
+        """What is being parsed now."""
+        self._is_at_start = False
+        """Whether a request begins with it."""
         self._is_begun = self._is_head = self._is_too_large = self._is_ending = False
         self._late: asyncio.TimerHandle | None = None
         self._inference: Inference | None = None
@@ -141,8 +162,12 @@ class _Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport is None or self.transport.is_closing():
             return
-        self._data_bytes = len(data)
+        self._is_at_start = not self._is_begun
+        if self._is_at_start and self._is_answered_at_sight(data):
+            return
+        self._data = data
         super().data_received(data)
+        self._data = b""
         # Nearly every request comes whole, and needs none of this.
         if self._is_begun and not self.transport.is_closing():
             if self._is_head:
@@ -170,7 +195,7 @@ class _Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_head = False
         most = self.limits.headers_bytes
-        is_large = self._data_bytes > most and self._size_bytes() > most  # what came with the body is not to count
+        is_large = len(self._data) > most and self._size_bytes() > most  # what came with the body is not to count
         if len(self.headers) > self.limits.headers or is_large:
             self._is_too_large = True
             raise _HeadersTooLargeError
@@ -191,15 +216,47 @@ class _Connection(HttpToolsProtocol):
         self._named = named = dict(self.headers)
         length = named.get(b"content-length", b"")
         return (
-            (self.cycle is None or self.cycle.response_complete)
+            self._is_free()
             and self.parser.get_method() == b"POST"
             and length.isdigit()
             and int(length[:18]) <= self.limits.body_bytes
             and (_NOT_PLAIN.isdisjoint(named) or self._only_keeps(named))
             and self.parser.should_keep_alive()
-            and not self.flow.write_paused
-            and not self._is_ending
         )
+
+    def _is_free(self) -> bool:
+        """Whether nothing is before a request that comes now, and more may come after it."""
+        return (
+            (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused and not self._is_ending
+        )
+
+    def _is_answered_at_sight(self, data: bytes) -> bool:
+        """Whether this is a whole request, and no more, with a head that is known; if so it has its answer."""
+        end = data.find(_END_OF_HEAD, 0, _KNOWN_BYTES) + len(_END_OF_HEAD)
+        head = self.known.get(data[:end])
+        if head is None or len(data) != end + head.body_bytes or not self._is_free():
+            return False
+        inference, named, _ = head
+        if not inference.admits(named):
+            return False
+        self._began_s = _now_s()
+        self._unset_keepalive_if_required()
+        self._answer(inference, named, data[end:])
+        return True
+
+    def _remember(self, inference: Inference, body: bytes) -> None:
+        """Know this head from now on, where all that was received is it and the body.
+
+        A head that came in pieces is not known: what looks like one in a later piece may be inside another's header.
+        """
+        data = self._data
+        end = data.find(_END_OF_HEAD, 0, _KNOWN_BYTES) + len(_END_OF_HEAD)
+        head = data[:end]
+        is_one = self._is_at_start and head.startswith(_POST) and head.count(b"\n") == head.count(b"\r\n")
+        if is_one and len(data) == end + len(body):
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            self.known[head] = _Head(inference, self._named, len(body))
 
     def _only_keeps(self, named: Headers) -> bool:
         # To keep it is the rule in HTTP/1.1 alone; in 1.0 the answer would have to say that it is.
@@ -220,7 +277,11 @@ class _Connection(HttpToolsProtocol):
         inference, self._inference = self._inference, None
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts = []
-        begun = inference.begun(self._named, body, self._began_s)
+        self._remember(inference, body)
+        self._answer(inference, self._named, body)
+
+    def _answer(self, inference: Inference, named: Headers, body: bytes) -> None:
+        begun = inference.begun(named, body, self._began_s)
         if isinstance(begun, Reply):
             self._send(begun, closes=self._is_ending)
             self.server_state.total_requests += 1
