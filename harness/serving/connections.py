@@ -14,13 +14,14 @@ head again and again: of a plain request it is parsed once, and known by its byt
 import asyncio
 import logging
 import select
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from harness.clock import SystemClock
 from harness.serving.app import App
+from harness.serving.heads import Head, KnownHeads, is_plain
 from harness.serving.inference import Headers, Inference, Reply, failure
 from harness.serving.limits import Limits
 from harness.serving.work import Job
@@ -34,21 +35,6 @@ _LINE_BYTES = 4
 _LINGER_S = 0.1
 """How long a connection idles before it is closed, when the server is to end: who has just connected is about to ask
 something."""
-
-
-_NOT_PLAIN = frozenset((b"connection", b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"))
-"""A request with one of these headers may need more than to be answered..."""
-
-_KEPT = b"keep-alive"
-"""... but not where it only says what is so anyway."""
-
-_POST, _END_OF_HEAD = b"POST ", b"\r\n\r\n"
-
-_KNOWN_BYTES = 2**10
-"""Of a head that is remembered, at most..."""
-
-_MOST_KNOWN = 2**9
-"""... and of so many; then it begins anew. Each length of a body makes another head."""
 
 _log = logging.getLogger(__name__)
 _now_s = SystemClock().monotonic_s
@@ -98,14 +84,6 @@ class _HeadersTooLargeError(Exception):
     """Raised in a callback of the parser, which ends there."""
 
 
-class _Head(NamedTuple):
-    """What the head of a plain request says."""
-
-    inference: Inference
-    named: Headers
-    body_bytes: int
-
-
 class _Waiting:
     """Stands where uvicorn has its own cycle of request and response, while a plain request waits for its turn.
 
@@ -121,14 +99,13 @@ class _Waiting:
 def connection_class(app: App) -> type[HttpToolsProtocol]:
     """The protocol class of connections to an application, with its limits."""
     inferences = {path.encode(): inference for path, inference in app.inferences.items()}
-    return type("Connection", (_Connection,), {"limits": app.limits, "inferences": inferences, "known": {}})
+    return type("Connection", (_Connection,), {"limits": app.limits, "inferences": inferences, "heads": KnownHeads()})
 
 
 class _Connection(HttpToolsProtocol):
     limits: ClassVar[Limits]
     inferences: ClassVar[dict[bytes, Inference]]
-    known: ClassVar[dict[bytes, _Head]]
-    """Heads of plain requests, by their bytes."""
+    heads: ClassVar[KnownHeads]
 
     transport: _Whole  # type: ignore[assignment]
 
@@ -214,13 +191,10 @@ class _Connection(HttpToolsProtocol):
     def _is_plain(self) -> bool:
         """Whether a request to an inference needs nothing but its reply, and nothing is before it."""
         self._named = named = dict(self.headers)
-        length = named.get(b"content-length", b"")
         return (
             self._is_free()
             and self.parser.get_method() == b"POST"
-            and length.isdigit()
-            and int(length[:18]) <= self.limits.body_bytes
-            and (_NOT_PLAIN.isdisjoint(named) or self._only_keeps(named))
+            and is_plain(named, self.parser.get_http_version(), self.limits.body_bytes)
             and self.parser.should_keep_alive()
         )
 
@@ -231,37 +205,17 @@ class _Connection(HttpToolsProtocol):
         )
 
     def _is_answered_at_sight(self, data: bytes) -> bool:
-        """Whether this is a whole request, and no more, with a head that is known; if so it has its answer."""
-        end = data.find(_END_OF_HEAD, 0, _KNOWN_BYTES) + len(_END_OF_HEAD)
-        head = self.known.get(data[:end])
-        if head is None or len(data) != end + head.body_bytes or not self._is_free():
+        """Whether this is a request, all of it and no more, with a head that is known; if so it has its answer."""
+        found = self.heads.find(data)
+        if found is None or not self._is_free():
             return False
-        inference, named, _ = head
+        (inference, named, _), body = found
         if not inference.admits(named):
             return False
         self._began_s = _now_s()
         self._unset_keepalive_if_required()
-        self._answer(inference, named, data[end:])
+        self._answer(inference, named, body)
         return True
-
-    def _remember(self, inference: Inference, body: bytes) -> None:
-        """Know this head from now on, where all that was received is it and the body.
-
-        A head that came in pieces is not known: what looks like one in a later piece may be inside another's header.
-        """
-        data = self._data
-        end = data.find(_END_OF_HEAD, 0, _KNOWN_BYTES) + len(_END_OF_HEAD)
-        head = data[:end]
-        is_one = self._is_at_start and head.startswith(_POST) and head.count(b"\n") == head.count(b"\r\n")
-        if is_one and len(data) == end + len(body):
-            if len(self.known) >= _MOST_KNOWN:
-                self.known.clear()
-            self.known[head] = _Head(inference, self._named, len(body))
-
-    def _only_keeps(self, named: Headers) -> bool:
-        # To keep it is the rule in HTTP/1.1 alone; in 1.0 the answer would have to say that it is.
-        is_rule = named.get(b"connection", b"").lower() == _KEPT and self.parser.get_http_version() == "1.1"
-        return is_rule and len(_NOT_PLAIN.intersection(named)) == 1
 
     def on_body(self, body: bytes) -> None:
         if self._inference is None:
@@ -277,7 +231,8 @@ class _Connection(HttpToolsProtocol):
         inference, self._inference = self._inference, None
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts = []
-        self._remember(inference, body)
+        if self._is_at_start:
+            self.heads.remember(self._data, Head(inference, self._named, len(body)))
         self._answer(inference, self._named, body)
 
     def _answer(self, inference: Inference, named: Headers, body: bytes) -> None:

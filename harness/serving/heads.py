@@ -1,0 +1,73 @@
+"""Heads of requests: whether one is plain, and what those say that were read before.
+
+In: headers by name, and bytes as they were received. Out: `is_plain`; and `KnownHeads`, which finds by its bytes what a
+head says: a client sends the same one again and again, and to parse it takes longer than most else that is done for a
+small request.
+"""
+
+from typing import NamedTuple
+
+from harness.serving.inference import Headers, Inference
+
+_NOT_PLAIN = frozenset((b"connection", b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"))
+"""A request with one of these headers may need more than to be answered..."""
+
+_KEPT = b"keep-alive"
+"""... but not where it only says what is so anyway."""
+
+_POST, _END = b"POST ", b"\r\n\r\n"
+
+_LONGEST = 2**10
+"""Bytes of a head that is remembered, at most..."""
+
+_MOST = 2**9
+"""... and of so many; then it begins anew. Each length of a body makes another head."""
+
+
+def is_plain(named: Headers, version: str, most_bytes: int) -> bool:
+    """Whether a request with these headers needs nothing but its reply; `most_bytes` may be in its body."""
+    length = named.get(b"content-length", b"")
+    if not length.isdigit() or int(length[:18]) > most_bytes:
+        return False
+    # To keep the connection is the rule in HTTP/1.1 alone; in 1.0 the answer would have to say that it is.
+    return _NOT_PLAIN.isdisjoint(named) or (
+        version == "1.1" and named.get(b"connection", b"").lower() == _KEPT and len(_NOT_PLAIN.intersection(named)) == 1
+    )
+
+
+class Head(NamedTuple):
+    """What the head of a plain request says."""
+
+    inference: Inference
+    named: Headers
+    body_bytes: int
+
+
+class KnownHeads:
+    """Those of plain requests to one server."""
+
+    def __init__(self) -> None:
+        self._by_bytes: dict[bytes, Head] = {}
+
+    def find(self, data: bytes) -> tuple[Head, bytes] | None:
+        """The head and the body of these bytes, where they are a request, all of it and no more, with a known head."""
+        end = data.find(_END, 0, _LONGEST) + len(_END)
+        head = self._by_bytes.get(data[:end])
+        if head is None or len(data) != end + head.body_bytes:
+            return None
+        return head, data[end:]
+
+    def remember(self, data: bytes, head: Head) -> None:
+        """Know a head from now on, where `data` is it and the body that it states; nothing is known otherwise.
+
+        `data` must have come at the start of a request: in the midst of one, what looks like a head may be the end of
+        a header, and whoever sends that would decide what others' requests are for.
+        """
+        end = data.find(_END, 0, _LONGEST) + len(_END)
+        found = data[:end]
+        # The parser may take a line feed by itself for the end of a line; then the head would have ended sooner.
+        is_one = found.startswith(_POST) and found.count(b"\n") == found.count(b"\r\n")
+        if is_one and len(data) == end + head.body_bytes:
+            if len(self._by_bytes) >= _MOST:
+                self._by_bytes.clear()
+            self._by_bytes[found] = head

@@ -1,0 +1,84 @@
+"""Heads that are known by their bytes: no other bytes are taken for them."""
+
+from typing import Any, cast
+
+import pytest
+
+from harness.serving.heads import Head, KnownHeads, is_plain
+
+BODY = b'{"inputs":[]}'
+HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: h\r\ncontent-length: 13\r\n\r\n"
+SAID = Head(cast("Any", "m"), {b"host": b"h", b"content-length": b"13"}, 13)
+
+
+def known(data=HEAD + BODY, head=SAID):
+    heads = KnownHeads()
+    heads.remember(data, head)
+    return heads
+
+
+def test_the_same_head_says_the_same_of_another_body():
+    assert known().find(HEAD + b'{"inputs":[1}') == (SAID, b'{"inputs":[1}')
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        BODY,
+        HEAD,
+        HEAD + BODY[:-1],
+        HEAD + BODY + b"\r\n",
+        (HEAD + BODY) * 2,
+        b"\r\n" + HEAD + BODY,
+        HEAD.replace(b"host", b"Host") + BODY,
+        HEAD.replace(b"13", b"12") + BODY[:-1],
+        HEAD.replace(b"/m/", b"/n/") + BODY,
+    ],
+)
+def test_whatever_is_not_that_head_and_a_whole_body_is_for_the_parser(data):
+    assert known().find(data) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD + BODY + BODY,
+        b"\r\n" + HEAD + BODY,
+        HEAD.replace(b"h\r\n", b"h\n") + BODY,
+        HEAD.replace(b"POST", b"PUT") + BODY,
+        HEAD.replace(b"host: h", b"host: " + b"h" * 2_000) + BODY,
+        BODY,
+    ],
+)
+def test_what_is_not_one_whole_request_is_not_remembered(data):
+    assert known(data).find(data) is None
+
+
+def test_a_thousand_heads_are_not_kept():
+    heads = KnownHeads()
+    bodies = [b" " * length for length in range(1_000)]
+    whole = [HEAD.replace(b"13", b"%d" % len(body)) + body for body in bodies]
+    for data, body in zip(whole, bodies, strict=True):
+        heads.remember(data, SAID._replace(body_bytes=len(body)))
+    assert heads.find(whole[0]) is None
+    assert heads.find(whole[-1]) is not None
+
+
+@pytest.mark.parametrize(
+    ("headers", "version", "plain"),
+    [
+        ({b"content-length": b"7"}, "1.0", True),
+        ({}, "1.1", False),
+        ({b"content-length": b"seven"}, "1.1", False),
+        ({b"content-length": b"101"}, "1.1", False),
+        ({b"content-length": b"9" * 5_000}, "1.1", False),
+        ({b"content-length": b"7", b"connection": b"Keep-Alive"}, "1.1", True),
+        ({b"content-length": b"7", b"connection": b"Keep-Alive"}, "1.0", False),
+        ({b"content-length": b"7", b"connection": b"close"}, "1.1", False),
+        ({b"content-length": b"7", b"connection": b"keep-alive", b"expect": b"100-continue"}, "1.1", False),
+        ({b"content-length": b"7", b"content-encoding": b"gzip"}, "1.1", False),
+    ],
+)
+def test_a_plain_request_needs_nothing_but_its_reply(headers, version, plain):
+    assert is_plain(headers, version, most_bytes=100) is plain
