@@ -111,12 +111,12 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._head_bytes = 0
-        """Of a request whose headers are not all there."""
+        """Of a request that is not all there: what came since its start or its last piece of body."""
         self._data = b""
         """What is being parsed now."""
         self._is_at_start = False
-        """Whether a request begins with it."""
-        self._is_begun = self._is_head = self._is_too_large = self._is_ending = False
+        """Whether what is read now of a request begins with it."""
+        self._is_begun = self._is_too_large = self._is_ending = False
         self._late: asyncio.TimerHandle | None = None
         self._inference: Inference | None = None
         """What a plain request is for, from its headers to its end."""
@@ -147,7 +147,7 @@ class _Connection(HttpToolsProtocol):
         self._data = b""
         # Nearly every request comes whole, and needs none of this.
         if self._is_begun and not self.transport.is_closing():
-            if self._is_head:
+            if self._inference is None:
                 self._head_bytes += len(data)
                 if self._head_bytes > self.limits.headers_bytes:
                     self._refuse_head()
@@ -162,15 +162,15 @@ class _Connection(HttpToolsProtocol):
             self._refuse(400, "this is no HTTP/1.1")
 
     def on_message_begin(self) -> None:
-        self._head_bytes = 0
-        self._is_begun = self._is_head = True
+        # Not what is before it, the end of another request.
+        self._head_bytes = 0 if self._is_at_start else -len(self._data)
+        self._is_begun = True
         # As uvicorn does, without the scope of a request that may turn out to be plain.
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
-        self._is_head = False
         most = self.limits.headers_bytes
         is_large = len(self._data) > most and self._size_bytes() > most  # what came with the body is not to count
         if len(self.headers) > self.limits.headers or is_large:
@@ -219,11 +219,13 @@ class _Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         if self._inference is None:
+            self._head_bytes = -len(self._data)  # headers may follow a body in chunks, without an end
             super().on_body(body)
         else:
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
+        is_alone, self._is_at_start = self._is_at_start, False
         self._set_whole()
         if self._inference is None:
             super().on_message_complete()
@@ -231,7 +233,7 @@ class _Connection(HttpToolsProtocol):
         inference, self._inference = self._inference, None
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts = []
-        if self._is_at_start:
+        if is_alone:
             self.heads.remember(self._data, Head(inference, self._named, len(body)))
         self._answer(inference, self._named, body)
 

@@ -1,0 +1,96 @@
+"""What connections promise to clients that send more, less or something else than one request at a time.
+
+A real server, in a thread of the test, with limits that are soon reached.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+
+import orjson
+import pytest
+import uvicorn
+
+from harness.records.candidate import Column, Signature
+from harness.records.rows import Prediction
+from harness.serving.app import App
+from harness.serving.connections import connection_class
+from harness.serving.limits import Limits
+from harness.serving.work import Model
+
+SIGNATURE = Signature(task="regression", columns=(Column(name="x", kind="number"),))
+LIMITS = Limits(headers_bytes=2**10)
+READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: h\r\n\r\n"
+
+
+def slowly_double(batch):
+    if batch.numbers[0, 0] < 0:
+        time.sleep(0.5)
+    return Prediction(values=2 * batch.numbers[:, 0], probabilities=None)
+
+
+def body(*values):
+    given = {"name": "rows", "datatype": "FP64", "shape": [len(values), 1], "data": list(values)}
+    return orjson.dumps({"inputs": [given]})
+
+
+def post(sent, *headers, length=None):
+    stated = f"content-length: {len(sent) if length is None else length}"
+    lines = ["POST /v2/models/double/infer HTTP/1.1", "host: h", *headers, *([stated] if length != "" else [])]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + sent
+
+
+def chunked(sent, behind=b""):
+    return post(b"%x\r\n%s\r\n0\r\n%s\r\n" % (len(sent), sent, behind), "transfer-encoding: chunked", length="")
+
+
+@pytest.fixture(scope="module")
+def server():
+    app = App([Model("double", None, "none", SIGNATURE, slowly_double, body(1.0))], limits=LIMITS)
+    config = uvicorn.Config(app, http=connection_class(app), loop="uvloop", ws="none", log_level="error")
+    made = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=made.run, kwargs={"sockets": [listening]})
+        thread.start()
+        made.address = listening.getsockname()
+        yield made
+        made.should_exit = True
+        thread.join()
+
+
+def said(server, *parts, answers=None, pause_s=0.05):
+    """What is said to these parts, sent one after the other; until so many answers are there, or the server ends it."""
+    with socket.create_connection(server.address, timeout=10) as sock:
+        for part in parts:
+            with contextlib.suppress(OSError):  # it may have closed by now, and said why
+                sock.sendall(part)
+            time.sleep(pause_s)
+        found = b""
+        with contextlib.suppress(OSError):
+            while answers is None or found.count(b"HTTP/1.1 ") < answers or not found.endswith(b"}"):
+                piece = sock.recv(65_536)
+                if not piece:
+                    break
+                found += piece
+    return found
+
+
+def statuses(answer):
+    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+
+
+def test_the_end_of_one_request_is_not_counted_as_the_head_of_the_next(server):
+    together = post(body(1.0)) * 20
+    assert len(together) > 2 * LIMITS.headers_bytes
+    cut = len(together) - len(post(body(1.0))) + 40
+    assert statuses(said(server, together[:cut], together[cut:], answers=20)) == [200] * 20
+
+
+def test_headers_behind_a_body_have_a_bound_too(server):
+    few, many = (b"".join(b"x-%d: 1\r\n" % number for number in range(count)) for count in (3, 10**5))
+    assert statuses(said(server, chunked(body(1.0), few), answers=1)) == [200]
+    # More than one read takes: what comes together with the body is not looked at.
+    begun = chunked(body(1.0))[:-2]
+    assert statuses(said(server, begun, many)) == [431]
+    assert statuses(said(server, begun, b"x: " + b"y" * 10**6)) == [431]
