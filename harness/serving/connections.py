@@ -13,10 +13,13 @@ head again and again: of a plain request it is parsed once, and known by its byt
 
 import asyncio
 import logging
+import math
 import select
+from collections.abc import Sized
 from typing import Any, ClassVar, cast
 
 import orjson
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from harness.clock import SystemClock
@@ -53,6 +56,8 @@ class _Whole:
 
     def write(self, data: bytes) -> None:
         """Send it, or keep it where it is the head of an answer."""
+        if self.is_closing():
+            return  # of several requests in a row uvicorn tells the last one alone that the client has left
         if self._head is not None:
             self._write(self._head + data)
             self._head = None
@@ -67,9 +72,9 @@ class _Whole:
 
     def flush(self) -> None:
         """Send what was kept: an answer without a body."""
-        if self._head is not None:
+        if self._head is not None and not self.is_closing():
             self._write(self._head)
-            self._head = None
+        self._head = None
 
     def close(self) -> None:
         """Send what was kept, and close."""
@@ -80,7 +85,20 @@ class _Whole:
         return getattr(self._transport, name)
 
 
-class _HeadersTooLargeError(Exception):
+class _Flow(FlowControl):
+    """Reads no more while requests wait for the one before them; uvicorn reads on after each answer."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        """Unless some wait; the last of them that is answered resumes it."""
+        if not self._pipeline:
+            super().resume_reading()
+
+
+class _RefusedHeadError(Exception):
     """Raised in a callback of the parser, which ends there."""
 
 
@@ -124,15 +142,18 @@ class _Connection(HttpToolsProtocol):
         self._parts: list[bytes] = []
         self._began_s = 0.0
         self._idle: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         if len(self.connections) >= self.limits.connections:
             transport.close()
         else:
             super().connection_made(cast("asyncio.Transport", _Whole(transport)))
+            self.flow = _Flow(cast("asyncio.Transport", self.transport), self.pipeline)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_whole()
-        if self._idle is not None:
-            self._idle.cancel()
+        for timer in (self._idle, self._unread):
+            if timer is not None:
+                timer.cancel()
         if self in self.connections:
             super().connection_lost(exc)
 
@@ -158,6 +179,8 @@ class _Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if self._is_too_large:
             self._refuse_head()
+        elif len(self.pipeline) >= self.limits.pipelined:
+            self._refuse(429, f"at most {self.limits.pipelined:,} requests may wait on one connection")
         else:
             self._refuse(400, "this is no HTTP/1.1")
 
@@ -175,7 +198,7 @@ class _Connection(HttpToolsProtocol):
         is_large = len(self._data) > most and self._size_bytes() > most  # what came with the body is not to count
         if len(self.headers) > self.limits.headers or is_large:
             self._is_too_large = True
-            raise _HeadersTooLargeError
+            raise _RefusedHeadError
         inference = self.inferences.get(self.url)
         if inference is not None and self._is_plain() and inference.admits(self._named):
             self._inference, self._began_s = inference, _now_s()
@@ -185,6 +208,8 @@ class _Connection(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers += headers  # in place, for the scope has this list
         super().on_headers_complete()
+        if len(self.pipeline) >= self.limits.pipelined:
+            raise _RefusedHeadError
         if self._is_ending:
             self.cycle.keep_alive = False
 
@@ -274,6 +299,24 @@ class _Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.transport.flush()
         super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_unread()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _watch_unread(self, before: float = math.inf) -> None:
+        """Let go of a client that has taken nothing of its answers for as long as one may take to send a request."""
+        left = self.transport.get_write_buffer_size()
+        if left < before:
+            self._unread = self.loop.call_later(self.limits.send_s, self._watch_unread, left)
+        else:
+            self.transport.abort()
 
     def shutdown(self) -> None:
         """Close when what has come is answered; the last answer says that it is. Once is enough."""

@@ -20,7 +20,7 @@ from harness.serving.limits import Limits
 from harness.serving.work import Model
 
 SIGNATURE = Signature(task="regression", columns=(Column(name="x", kind="number"),))
-LIMITS = Limits(headers_bytes=2**10)
+LIMITS = Limits(headers_bytes=2**10, pipelined=100, send_s=1.0)
 READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: h\r\n\r\n"
 
 
@@ -94,3 +94,23 @@ def test_headers_behind_a_body_have_a_bound_too(server):
     begun = chunked(body(1.0))[:-2]
     assert statuses(said(server, begun, many)) == [431]
     assert statuses(said(server, begun, b"x: " + b"y" * 10**6)) == [431]
+
+
+def test_requests_that_wait_for_the_one_before_them_have_a_bound(server):
+    waiting = [post(body(-1.0)) + READY * 60, READY * 60]  # never more than a hundred, for the rest is not read
+    assert statuses(said(server, *waiting, answers=121, pause_s=0.2)) == [200] * 121
+    answer = said(server, post(body(-1.0)) + READY * 200)
+    assert 429 in statuses(answer) and b"at most 100 requests may wait" in answer
+
+
+def test_who_takes_no_answer_is_let_go(server):
+    large = post(body(*(number / 7 for number in range(10_000))))
+    with socket.create_connection(server.address, timeout=5) as sock:
+        with contextlib.suppress(OSError):
+            while True:
+                sock.sendall(large)
+        ended_s = time.monotonic() + 30
+        while server.server_state.connections and time.monotonic() < ended_s:
+            time.sleep(0.05)
+        assert not server.server_state.connections
+    assert statuses(said(server, READY, answers=1)) == [200]
