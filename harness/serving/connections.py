@@ -134,7 +134,7 @@ class _Connection(HttpToolsProtocol):
         """What is being parsed now."""
         self._is_at_start = False
         """Whether what is read now of a request begins with it."""
-        self._is_begun = self._is_too_large = self._is_ending = False
+        self._is_begun = self._is_too_large = self._is_upgrade = self._is_ending = False
         self._late: asyncio.TimerHandle | None = None
         self._inference: Inference | None = None
         """What a plain request is for, from its headers to its end."""
@@ -168,6 +168,9 @@ class _Connection(HttpToolsProtocol):
         self._data = b""
         # Nearly every request comes whole, and needs none of this.
         if self._is_begun and not self.transport.is_closing():
+            if self._is_upgrade:
+                self._read_without_upgrade(data)
+                return
             if self._inference is None:
                 self._head_bytes += len(data)
                 if self._head_bytes > self.limits.headers_bytes:
@@ -179,6 +182,8 @@ class _Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if self._is_too_large:
             self._refuse_head()
+        elif self._is_upgrade:
+            pass  # to be read again
         elif len(self.pipeline) >= self.limits.pipelined:
             self._refuse(429, f"at most {self.limits.pipelined:,} requests may wait on one connection")
         else:
@@ -203,6 +208,9 @@ class _Connection(HttpToolsProtocol):
         if inference is not None and self._is_plain() and inference.admits(self._named):
             self._inference, self._began_s = inference, _now_s()
             return
+        if self.parser.should_upgrade():
+            self._is_upgrade = True
+            raise _RefusedHeadError
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
@@ -212,6 +220,22 @@ class _Connection(HttpToolsProtocol):
             raise _RefusedHeadError
         if self._is_ending:
             self.cycle.keep_alive = False
+
+    def _read_without_upgrade(self, data: bytes) -> None:
+        """Read a request as if it did not ask for another protocol, which nobody has to grant.
+
+        Java's own client asks so in each first request. The parser takes what follows such a head for words of that
+        protocol, so that the body would be lost, or be taken for a request.
+        """
+        self._is_upgrade = False
+        head, end, rest = data.lstrip(b"\r\n").partition(b"\r\n\r\n")
+        if head.startswith(b"CONNECT ") or not self._is_at_start:
+            self._refuse(400, "a connection cannot be used for another protocol here; ask without `upgrade`")
+            return
+        lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"upgrade:")]
+        self._set_whole()
+        self.parser = type(self.parser)(self)
+        self.data_received(b"\r\n".join(lines) + end + rest)
 
     def _is_plain(self) -> bool:
         """Whether a request to an inference needs nothing but its reply, and nothing is before it."""

@@ -114,3 +114,45 @@ def test_who_takes_no_answer_is_let_go(server):
             time.sleep(0.05)
         assert not server.server_state.connections
     assert statuses(said(server, READY, answers=1)) == [200]
+
+
+UPGRADE = (
+    "Connection: Upgrade, HTTP2-Settings",
+    "Upgrade: h2c",
+    "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+)
+
+
+@pytest.mark.parametrize("upgrade", [UPGRADE, ("connection: upgrade", "UPGRADE: websocket")], ids=["h2c", "websocket"])
+def test_a_request_for_another_protocol_is_answered_in_this_one(server, upgrade):
+    whole = post(body(1.5), *upgrade)
+    head = whole[: -len(body(1.5))]
+    in_chunks = chunked(body(1.5)).replace(b"host: h\r\n", b"host: h\r\n" + "\r\n".join(upgrade).encode() + b"\r\n")
+    for parts in (
+        [whole],
+        [head, body(1.5)],
+        [whole[:-5], whole[-5:]],
+        [in_chunks],
+        [in_chunks[:-12], in_chunks[-12:]],
+    ):
+        answer = said(server, *parts, READY, answers=2)
+        assert statuses(answer) == [200, 200] and b'"data":[3.0]' in answer
+
+
+def test_the_body_of_such_a_request_is_not_taken_for_a_request(server):
+    head = post(READY, *UPGRADE)[: -len(READY)]
+    assert statuses(said(server, head, READY, READY, answers=2)) == [400, 200]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"CONNECT h:80 HTTP/1.1\r\nhost: h\r\n\r\n"],
+        [b"CONNECT /v2 HTTP/1.1\r\nhost: h\r\n\r\n" + READY],
+        [READY + post(body(1.0), *UPGRADE)],
+    ],
+    ids=["connect", "connect to a path", "behind another request"],
+)
+def test_where_it_cannot_be_read_in_this_one_that_is_said(server, parts):
+    answer = said(server, *parts)
+    assert statuses(answer) == [400] and b"another protocol" in answer
