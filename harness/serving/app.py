@@ -7,7 +7,7 @@ middleware. What belongs to connections and not to requests is `serving.connecti
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ from harness.clock import SystemClock
 from harness.process import SERVER_HEADER, yield_to_others
 from harness.records.server import ServerSettings
 from harness.serving.inference import (
+    CLOSES,
     Guard,
     Headers,
     Inference,
@@ -78,6 +79,8 @@ class App:
         signed = ((SERVER_HEADER.encode(), secrets.token_hex(8).encode()),)
         self._pages["/v2/health/live"] = self._pages["/v2/health/live"]._replace(headers=signed)
         self._pages["/"] = Reply(200, b"", _HTML)
+        self._coming_bytes = 0
+        """Of bodies that are not whole, or still packed."""
         # One at a time, and only with what the loop leaves of the core: a bomb keeps its own sender waiting.
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="unpack", initializer=yield_to_others)
         self._models = tuple(models)
@@ -109,19 +112,37 @@ class App:
             await send({"type": "websocket.close"})
 
     async def _inferred(self, inference: Inference, headers: Headers, receive: Receive) -> Reply:
-        began_s, most = _now_s(), self.limits.body_bytes
+        began_s = _now_s()
         try:
             self._guard.check(headers)
-            body = await _joined(headers, receive, most)
-            if b"content-encoding" in headers:
-                unpacking = asyncio.get_running_loop().run_in_executor(
-                    self._aside, unpacked, body, headers[b"content-encoding"], most
-                )
-                body = await unpacking
+            body = await self._body(headers, receive)
         except RefusedError as error:
             return inference.refused(error, began_s)
         begun = inference.begun(headers, body, began_s)
         return begun if isinstance(begun, Reply) else await inference.finished(begun)
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        """The whole of it, unpacked; refused where it is too large, before it is all in memory."""
+        most, parts, size_bytes = self.limits.body_bytes, list[bytes](), 0
+        stated = headers.get(b"content-length", b"")
+        if stated.isdigit() and int(stated[:18]) > most:
+            raise too_large(most)
+        try:
+            async for part in _parts(receive):
+                parts.append(part)
+                size_bytes += len(part)
+                self._coming_bytes += len(part)
+                if size_bytes > most:
+                    raise too_large(most)
+                if self._coming_bytes > self.limits.coming_bytes:
+                    raise RefusedError(503, "too many large bodies are on their way", (b"retry-after", b"1"), CLOSES)
+            body = b"".join(parts)
+            encoding = headers.get(b"content-encoding")
+            if encoding is None:
+                return body
+            return await asyncio.get_running_loop().run_in_executor(self._aside, unpacked, body, encoding.lower(), most)
+        finally:
+            self._coming_bytes -= size_bytes
 
     def _other(self, scope: Message) -> Reply:
         """To whatever is no inference."""
@@ -189,23 +210,15 @@ def _not_found(path: str, models: Sequence[Model]) -> str:
     return "no such path; GET / says what there is"
 
 
-async def _joined(headers: Headers, receive: Receive, most: int) -> bytes:
-    """The whole of a body that may come in pieces; refused where it is larger, before it is all in memory."""
-    stated = headers.get(b"content-length", b"")
-    if stated.isdigit() and int(stated[:18]) > most:
-        raise too_large(most)
-    parts: list[bytes] = []
-    size_bytes = 0
-    while True:
+async def _parts(receive: Receive) -> AsyncIterator[bytes]:
+    """Of a body, as they come."""
+    is_whole = False
+    while not is_whole:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _GoneError
-        parts.append(message.get("body", b""))
-        size_bytes += len(parts[-1])
-        if size_bytes > most:
-            raise too_large(most)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+        yield message.get("body", b"")
+        is_whole = not message.get("more_body", False)
 
 
 def _not_allowed(method: str, allowed: str) -> RefusedError:

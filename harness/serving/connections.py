@@ -13,17 +13,15 @@ head again and again: of a plain request it is parsed once, and known by its byt
 
 import asyncio
 import logging
-import math
 import select
-from collections.abc import Sized
 from typing import Any, ClassVar, cast
 
 import orjson
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from harness.clock import SystemClock
 from harness.serving.app import App
+from harness.serving.flow import Flow
 from harness.serving.heads import Head, KnownHeads, is_plain
 from harness.serving.inference import Headers, Inference, Reply, failure
 from harness.serving.limits import Limits
@@ -34,6 +32,9 @@ _HEAD, _CONTINUE = b"HTTP/1.1 ", b"HTTP/1.1 100 "
 _LINE_BYTES = 4
 """Of a header beside its name and value: a colon, a space and the end of the line."""
 
+
+_PLAIN_BYTES = 2**17
+"""Of a body; with a larger one a request goes to the application, which knows how much of others is on its way."""
 
 _LINGER_S = 0.1
 """How long a connection idles before it is closed, when the server is to end: who has just connected is about to ask
@@ -85,19 +86,6 @@ class _Whole:
         return getattr(self._transport, name)
 
 
-class _Flow(FlowControl):
-    """Reads no more while requests wait for the one before them; uvicorn reads on after each answer."""
-
-    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
-        super().__init__(transport)
-        self._pipeline = pipeline
-
-    def resume_reading(self) -> None:
-        """Unless some wait; the last of them that is answered resumes it."""
-        if not self._pipeline:
-            super().resume_reading()
-
-
 class _RefusedHeadError(Exception):
     """Raised in a callback of the parser, which ends there."""
 
@@ -117,13 +105,15 @@ class _Waiting:
 def connection_class(app: App) -> type[HttpToolsProtocol]:
     """The protocol class of connections to an application, with its limits."""
     inferences = {path.encode(): inference for path, inference in app.inferences.items()}
-    return type("Connection", (_Connection,), {"limits": app.limits, "inferences": inferences, "heads": KnownHeads()})
+    known = {"limits": app.limits, "inferences": inferences, "heads": KnownHeads()}
+    return type("Connection", (_Connection,), {**known, "most_plain_bytes": min(_PLAIN_BYTES, app.limits.body_bytes)})
 
 
 class _Connection(HttpToolsProtocol):
     limits: ClassVar[Limits]
     inferences: ClassVar[dict[bytes, Inference]]
     heads: ClassVar[KnownHeads]
+    most_plain_bytes: ClassVar[int]
 
     transport: _Whole  # type: ignore[assignment]
 
@@ -142,18 +132,16 @@ class _Connection(HttpToolsProtocol):
         self._parts: list[bytes] = []
         self._began_s = 0.0
         self._idle: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
         if len(self.connections) >= self.limits.connections:
             transport.close()
         else:
             super().connection_made(cast("asyncio.Transport", _Whole(transport)))
-            self.flow = _Flow(cast("asyncio.Transport", self.transport), self.pipeline)
+            self.flow = Flow(cast("asyncio.Transport", self.transport), self.pipeline, self.limits.send_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_whole()
-        for timer in (self._idle, self._unread):
-            if timer is not None:
-                timer.cancel()
+        if self._idle is not None:
+            self._idle.cancel()
         if self in self.connections:
             super().connection_lost(exc)
 
@@ -243,7 +231,7 @@ class _Connection(HttpToolsProtocol):
         return (
             self._is_free()
             and self.parser.get_method() == b"POST"
-            and is_plain(named, self.parser.get_http_version(), self.limits.body_bytes)
+            and is_plain(named, self.parser.get_http_version(), self.most_plain_bytes)
             and self.parser.should_keep_alive()
         )
 
@@ -323,24 +311,6 @@ class _Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.transport.flush()
         super().on_response_complete()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch_unread()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
-
-    def _watch_unread(self, before: float = math.inf) -> None:
-        """Let go of a client that has taken nothing of its answers for as long as one may take to send a request."""
-        left = self.transport.get_write_buffer_size()
-        if left < before:
-            self._unread = self.loop.call_later(self.limits.send_s, self._watch_unread, left)
-        else:
-            self.transport.abort()
 
     def shutdown(self) -> None:
         """Close when what has come is answered; the last answer says that it is. Once is enough."""

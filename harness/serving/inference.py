@@ -26,6 +26,9 @@ Headers: TypeAlias = Mapping[bytes, bytes]
 _COMPRESSIONS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 """Content encodings that are taken, with the window bits that zlib knows them by."""
 
+CLOSES = (b"connection", b"close")
+"""Of an answer to a body whose rest is still on its way: the connection has no next request."""
+
 _PIECE_BYTES = 2**18
 """Of what is unpacked: zlib puts its pieces together while nobody else can run."""
 
@@ -140,8 +143,7 @@ def failure(status: int, message: str, *headers: tuple[bytes, bytes]) -> Reply:
 
 def too_large(most: int) -> RefusedError:
     """Of a body."""
-    # The rest of it is still on its way: this connection has no next request.
-    return RefusedError(413, f"a body may have at most {most:,} bytes", (b"connection", b"close"))
+    return RefusedError(413, f"a body may have at most {most:,} bytes", CLOSES)
 
 
 def unpacked(body: bytes, encoding: bytes, most: int) -> bytes:

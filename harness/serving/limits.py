@@ -14,6 +14,8 @@ class Limits:
 
     body_bytes: int = 32 * 2**20
     """Of a body, also of what a compressed one is unpacked to: 413."""
+    coming_bytes: int = 256 * 2**20
+    """Of larger bodies that are on their way or wait to be unpacked, all together: 503."""
     rows: int = ROWS_LIMIT
     """Of one request: 400."""
     text_characters: int = 10_000

@@ -20,7 +20,7 @@ from harness.serving.limits import Limits
 from harness.serving.work import Model
 
 SIGNATURE = Signature(task="regression", columns=(Column(name="x", kind="number"),))
-LIMITS = Limits(headers_bytes=2**10, pipelined=100, send_s=1.0)
+LIMITS = Limits(headers_bytes=2**10, pipelined=100, coming_bytes=2**20, send_s=1.0)
 READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: h\r\n\r\n"
 
 
@@ -156,3 +156,17 @@ def test_the_body_of_such_a_request_is_not_taken_for_a_request(server):
 def test_where_it_cannot_be_read_in_this_one_that_is_said(server, parts):
     answer = said(server, *parts)
     assert statuses(answer) == [400] and b"another protocol" in answer
+
+
+def test_large_bodies_on_their_way_have_a_bound_all_together(server):
+    large = b" " * 700_000 + body(2.0)
+    whole = post(large)
+    with socket.create_connection(server.address, timeout=5) as first:
+        first.sendall(whole[:-10])
+        time.sleep(0.2)
+        refused = said(server, whole)
+        assert statuses(refused) == [503] and b"retry-after: 1" in refused
+        assert statuses(said(server, post(body(1.0)), answers=1)) == [200]  # small ones do not suffer from it
+        first.sendall(whole[-10:])
+        assert first.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    assert statuses(said(server, whole, answers=1)) == [200]

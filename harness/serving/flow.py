@@ -1,0 +1,46 @@
+"""The flow of a connection: uvicorn's, with a bound for those that ask on and on, and one for those that do not listen.
+
+In: a transport, and the requests that wait on it. Out: `Flow`, which says when to read and when to write.
+"""
+
+import asyncio
+import math
+from collections.abc import Sized
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+
+class Flow(FlowControl):
+    """Of one connection. Its client is let go of when it has taken nothing of its answers for `most_s` seconds."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized, most_s: float) -> None:
+        """`waiting` are requests behind the one that is being answered."""
+        super().__init__(transport)
+        self._waiting = waiting
+        self._most_s = most_s
+        self._unread: asyncio.TimerHandle | None = None
+
+    def resume_reading(self) -> None:
+        """Unless some wait: the answer to the last of them resumes it. uvicorn reads on after each."""
+        if not self._waiting:
+            super().resume_reading()
+
+    def pause_writing(self) -> None:
+        """More is to be sent than the client takes."""
+        super().pause_writing()
+        if self._unread is None:
+            self._watch_unread()
+
+    def resume_writing(self) -> None:
+        """The client has taken it, or has left."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _watch_unread(self, before_bytes: float = math.inf) -> None:
+        left_bytes = self._transport.get_write_buffer_size()
+        if left_bytes < before_bytes:
+            self._unread = asyncio.get_running_loop().call_later(self._most_s, self._watch_unread, left_bytes)
+        else:
+            self._transport.abort()
