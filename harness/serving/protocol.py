@@ -152,7 +152,7 @@ def encode_response(prediction: Prediction, signature: Signature, model: str) ->
     """The body of the answer to a request.
 
     Classification: `label` (BYTES, [n]) and `probabilities` (FP64, [n, classes]); regression: `value` (FP64, [n]).
-    Raises ValueError on a prediction that is not finite: `null` would pass for an answer.
+    Raises BadRequestError on a prediction that is not finite: `null` would pass for an answer.
     """
     outputs = {str(output["name"]): False for output in _outputs_metadata(signature)}
     return response_writer(signature, model)(prediction, None, outputs).body
@@ -170,7 +170,9 @@ def response_writer(
         # All of it, whatever is asked for: a label of a model that answers no number is no answer either.
         numbers = prediction.values if prediction.probabilities is None else prediction.probabilities
         if not _all_finite(numbers):
-            raise ValueError("the model's prediction is not a finite number")
+            # Told as the client's doing: what fails on everything does not answer its own example, and is not served.
+            row = int(np.argmin(np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)))
+            raise BadRequestError("inputs", f"the model's prediction is not a finite number, of row {row}")
         count = len(prediction.values)
         outputs: list[dict[str, Any]] = []
         raw: list[bytes] = []
