@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -182,6 +183,11 @@ def corpus(good):
         "10,000 deep": (deep, "body"),
         "a long text": (replaced(good, **first_row(good, "colour", "x" * (limits.text_characters + 1))), "colour"),
         "a surrogate": (good.replace(b'"red"', b'"\\ud800"', 1), "body"),
+        "a name that is none": (replaced(good, height={"name": "\u2028\0<b>" * 99}), "'\\u2028\\x00<b>"),
+        "a shape of bools": (replaced(good, height={"shape": [True]}), "height"),
+        "a shape beyond 64 bits": (replaced(good, height={"shape": [2**80]}), "height"),
+        "a fraction of an integer": (replaced(good, height={"datatype": "INT8"}), "height"),
+        "bytes that do not follow": (replaced(good, height={"parameters": {"binary_data_size": 8}}), "'height'"),
         "no date": (replaced(good, **first_row(good, "sold", "2026-02-30")), "sold"),
         "a year of 10,000": (replaced(good, **first_row(good, "sold", "10000-01-01")), "sold"),
     }
@@ -194,8 +200,33 @@ def corpus(good):
     yield "a length of no number", [request(good, length="ten")], 400, "this is no HTTP"
     yield "a negative length", [request(good, length=-1)], 400, "this is no HTTP"
     yield "two lengths", [request(good, "content-length: 5")], 400, "this is no HTTP"
+    yield "a length with a sign", [request(good, length=f"+{len(good)}")], 400, "this is no HTTP"
+    yield "a length beyond 64 bits", [request(good, length=2**64 + len(good))], 400, "this is no HTTP"
     both = "transfer-encoding: chunked"
     yield "a length and chunks", [request(good, both)], 400, "this is no HTTP"
+    chunks = [both, "transfer-encoding: identity"]
+    yield (
+        "two ways to send it",
+        [request(b"0\r\n\r\n", *chunks).replace(b"content-length: 5\r\n", b"")],
+        400,
+        "this is no",
+    )
+    for name, size in {"negative": b"-1", "of no number": b"0x5", "beyond 64 bits": b"1%016x" % 5}.items():
+        broken = request(size + b"\r\nabcde\r\n0\r\n\r\n", both)
+        yield f"a chunk {name}", [re.sub(rb"content-length: \d+\r\n", b"", broken)], 400, "this is no HTTP"
+    lines = {
+        "folded": "x: a\r\n b",
+        "a line feed alone": "x: a\nb: c",
+        "NUL": "x: a\0b",
+        "no name": ": a",
+        "a space": "x y: a",
+    }
+    for name, line in lines.items():
+        yield f"a header with {name}", [request(good, line)], 400, "this is no HTTP"
+    yield "line feeds alone", [request(good).replace(b"\r\n", b"\n")], 400, "this is no HTTP"
+    yield "HTTP/2", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], 400, "this is no HTTP"
+    yield "a tunnel", [b"CONNECT h:80 HTTP/1.1\r\nhost: h\r\n\r\n"], 400, "a connection cannot be used"
+    yield "a path of bytes", [request(good).replace(b"/c1/", b"/\xff/")], 400, "this is no HTTP"
     yield "the wrong method", [request(b"", method="GET")], 405, "GET is not allowed"
     yield "an unknown method", [request(b"", method="PAINT")], 400, "this is no HTTP"
     for path in ("/v2/models/c1/../../etc/passwd", "/v2/models/%2e%2e/infer", "//v2/models/c1/infer", "/v2/models/c1"):
