@@ -226,7 +226,8 @@ def refuse_taken(port: int) -> None:
     try:
         socket.create_server((LOOPBACK, port)).close()
     except (OSError, OverflowError) as error:
-        raise UsageError(f"Cannot listen on {LOOPBACK}:{port}: {error}. Choose another port, or 0 for any.") from error
+        told = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).rstrip(".")
+        raise UsageError(f"Cannot listen on {LOOPBACK}:{port}: {told}. Choose another port, or 0 for any.") from error
 
 
 def wait_ready(

@@ -10,7 +10,6 @@ import argparse
 import gc
 import logging
 import math
-import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,11 +40,8 @@ def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSetti
 
     Raises UsageError, IntegrityError or NotConvertibleError.
     """
-    token = None
-    if settings.token_env is not None:
-        token = os.environ.get(settings.token_env)
-        if not token:
-            raise UsageError(f"The environment variable {settings.token_env} holds no token: set it, or serve without.")
+    token = settings.token()
+    settings.check_log()
     if settings.access_log is not None:
         _log_access(settings.access_log)
     models = [_model(name, bundle, runtime) for name, bundle in bundles.items()]
@@ -53,13 +49,8 @@ def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSetti
 
 
 def _log_access(file: str) -> None:
-    """Raises UsageError where the file cannot be written."""
-    try:
-        handler = logging.FileHandler(file)
-    except OSError as error:
-        raise UsageError(f"The access log {file} cannot be written: {error.strerror}. Name another file.") from error
     access = logging.getLogger("harness.access")
-    access.addHandler(handler)
+    access.addHandler(logging.FileHandler(file))
     access.setLevel(logging.INFO)
     access.propagate = False
 
@@ -118,7 +109,7 @@ def _serve(given: argparse.Namespace) -> None:
         ws="none",
         lifespan="on",
         access_log=False,
-        log_level="warning",
+        log_level="error",  # at "warning" it has a line for each request that is none, which strangers may send
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(told.drain_s),

@@ -119,7 +119,7 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--target", default="asgi", metavar="NAME", help="one of `harness list targets`")
     command.add_argument("--runtime", default="onnx", metavar="NAME", help="one of `harness list runtimes`")
     command.add_argument("--processes", type=_count, default=1, metavar="N", help="server processes or replicas")
-    command.add_argument("--port", type=int, metavar="PORT", help="default: one that is free")
+    command.add_argument("--port", type=_port, metavar="PORT", help="default: one that is free")
     command.add_argument("--token-env", metavar="NAME", help="environment variable with a token that clients must send")
     command.add_argument("--batch", type=_count, default=1, metavar="N", help="most requests computed together")
     command.add_argument(
@@ -231,6 +231,12 @@ def _look(text: str) -> float:
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 256:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 256")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a whole number from 0 to 65535")
     return int(text)
 
 

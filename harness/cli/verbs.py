@@ -266,9 +266,12 @@ def gate_verb(options: argparse.Namespace) -> int:
 def serve_verb(options: argparse.Namespace) -> int:
     """Serve a candidate until interrupted."""
     from harness.clock import SystemClock
+    from harness.errors import UsageError
     from harness.pipeline.serve import described, served, wait_for_its_end
     from harness.records.server import ServerSettings
 
+    if options.batch_wait and options.batch == 1:
+        raise UsageError("--batch-wait is for requests that are computed together: say how many by --batch.")
     parameters = {} if options.port is None else {"port": options.port}
     settings = ServerSettings(
         batch_requests=options.batch,

@@ -51,9 +51,12 @@ def served(
 ) -> Iterator[Served]:
     """Serve bundles (`FOLDER` or `NAME=FOLDER`), their digests verified first.
 
-    Raises UsageError where one is no bundle or two have the same name, IntegrityError where one is damaged,
-    NotConvertibleError where it has no such runtime, InfrastructureError where the server does not become ready.
+    Raises UsageError where one is no bundle, two have the same name, or a setting cannot be kept, IntegrityError where
+    one is damaged, NotConvertibleError where it has no such runtime, InfrastructureError where the server does not
+    become ready.
     """
+    settings.token()
+    settings.check_log()
     folders, candidates = _named(bundles)
     for name, candidate in candidates.items():
         artifact_path(folders[name], candidate, runtime)

@@ -3,8 +3,12 @@
 In: nothing. Out: `ServerSettings`, which a target hands on to its serving processes, and where these begin.
 """
 
+import os
+from pathlib import Path
+
 from pydantic import Field
 
+from harness.errors import UsageError
 from harness.records.frozen import Frozen
 from harness.units import Unit, format_bound
 
@@ -49,6 +53,30 @@ class ServerSettings(Frozen):
         default=None, description="The environment variable with the bearer token that clients must send."
     )
     access_log: str | None = Field(default=None, description="A file that gets a JSON line per request.")
+
+    def token(self) -> str | None:
+        """The token itself, where one is wanted. Raises UsageError where there is none that a client could send."""
+        if self.token_env is None:
+            return None
+        token = os.environ.get(self.token_env)
+        if not token:
+            raise UsageError(f"The environment variable {self.token_env} holds no token: set it, or serve without.")
+        if not (token.isascii() and token.isprintable() and token == token.strip()):
+            raise UsageError(
+                f"The token in the environment variable {self.token_env} cannot be sent in a header: it may have "
+                "letters, digits and signs of ASCII, and no line end or space around them."
+            )
+        return token
+
+    def check_log(self) -> None:
+        """Raises UsageError where the access log cannot be written."""
+        if self.access_log is not None:
+            try:
+                with Path(self.access_log).open("a"):
+                    pass
+            except OSError as error:
+                told = f"The access log {self.access_log} cannot be written: {error.strerror}. Name another file."
+                raise UsageError(told) from error
 
     @property
     def words(self) -> str:
