@@ -23,8 +23,6 @@ class Limits:
     headers: int = 100
     headers_bytes: int = 32 * 2**10
     """Of a request, its first line included: 431."""
-    pipelined: int = 1000
-    """Requests that wait on one connection for the one before them: 429."""
     send_s: float = 20.0
     """For a client to send a request, from its first byte to its last: 408. Who takes nothing of an answer for as long
     is let go of."""
