@@ -25,13 +25,12 @@ from harness.serving.flow import Flow
 from harness.serving.heads import Head, KnownHeads, is_plain
 from harness.serving.inference import Headers, Inference, Reply, failure
 from harness.serving.limits import Limits
+from harness.serving.transport import Whole
 from harness.serving.work import Job
-
-_HEAD, _CONTINUE = b"HTTP/1.1 ", b"HTTP/1.1 100 "
 
 _LINE_BYTES = 4
 """Of a header beside its name and value: a colon, a space and the end of the line."""
-_PLAIN_BYTES = 2**17
+_PLAIN_BYTES = 2**18
 """Of a body; with a larger one a request goes to the application, which knows how much of others is on its way."""
 
 _PIECE_BYTES = 2**13
@@ -43,48 +42,6 @@ something."""
 
 _log = logging.getLogger(__name__)
 _now_s = SystemClock().monotonic_s
-
-
-class _Whole:
-    """A transport that sends the head of an answer together with its body: two writes are two system calls, which cost
-    more than everything else that is done for a small request.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._write = transport.write
-        self._head: bytes | None = None
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        """Send it, or keep it where it is the head of an answer."""
-        if self.is_closing():
-            return  # of several requests in a row uvicorn tells the last one alone that the client has left
-        if self._head is not None:
-            self._write(self._head + data)
-            self._head = None
-        elif data.startswith(_HEAD) and not data.startswith(_CONTINUE):
-            self._head = data
-        else:
-            self._write(data)
-
-    def send(self, answer: bytes) -> None:
-        """Send a whole answer."""
-        self._write(answer)
-
-    def flush(self) -> None:
-        """Send what was kept: an answer without a body."""
-        if self._head is not None and not self.is_closing():
-            self._write(self._head)
-        self._head = None
-
-    def close(self) -> None:
-        """Send what was kept, and close."""
-        self.flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class _RefusedHeadError(Exception):
@@ -116,7 +73,7 @@ class _Connection(HttpToolsProtocol):
     heads: ClassVar[KnownHeads]
     most_plain_bytes: ClassVar[int]
 
-    transport: _Whole  # type: ignore[assignment]
+    transport: Whole  # type: ignore[assignment]
     flow: Flow
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -132,12 +89,14 @@ class _Connection(HttpToolsProtocol):
         """What a plain request is for, from its headers to its end."""
         self._named: Headers = {}
         self._parts: list[bytes] = []
+        self._missing_bytes = 0
+        """Of a body whose head was known."""
         self._began_s = 0.0
         self._idle: asyncio.TimerHandle | None = None
         if len(self.connections) >= self.limits.connections:
             transport.close()
         else:
-            super().connection_made(cast("asyncio.Transport", _Whole(transport)))
+            super().connection_made(cast("asyncio.Transport", Whole(transport)))
             self.flow = Flow(self.transport, self.pipeline, self._receive_in_pieces, self.limits.send_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -151,9 +110,12 @@ class _Connection(HttpToolsProtocol):
         if self.transport is None or self.transport.is_closing():
             return
         self._is_at_start = not self._is_begun
-        if self._is_at_start and self._is_answered_at_sight(data):
-            return
-        (self._receive if len(data) <= _PIECE_BYTES else self._receive_in_pieces)(data)
+        if self._missing_bytes:
+            self._collect(data)
+        elif self._is_at_start and self._is_known(data):
+            pass
+        else:
+            (self._receive if len(data) <= _PIECE_BYTES else self._receive_in_pieces)(data)
 
     def _receive_in_pieces(self, data: bytes) -> None:
         """Parse no further than to where requests wait for the one before them: each takes a hundred times its bytes,
@@ -181,9 +143,7 @@ class _Connection(HttpToolsProtocol):
                 self._head_bytes += len(data)
                 if self._head_bytes > self.limits.headers_bytes:
                     self._refuse_head()
-            if self._late is None:
-                most_s = self.limits.end_s if self._is_ending else self.limits.send_s
-                self._late = self.loop.call_later(most_s, self._refuse_late)
+            self._expect_more()
 
     def send_400_response(self, msg: str) -> None:
         if self._is_too_large:
@@ -212,6 +172,8 @@ class _Connection(HttpToolsProtocol):
         inference = self.inferences.get(self.url)
         if inference is not None and self._is_plain() and inference.admits(self._named):
             self._inference, self._began_s = inference, _now_s()
+            if self._is_at_start:
+                self.heads.remember(self._data, Head(inference, self._named, int(self._named[b"content-length"])))
             return
         if self.parser.should_upgrade():
             self._is_upgrade = True
@@ -257,18 +219,37 @@ class _Connection(HttpToolsProtocol):
             (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused and not self._is_ending
         )
 
-    def _is_answered_at_sight(self, data: bytes) -> bool:
-        """Whether this is a request, all of it and no more, with a head that is known; if so it has its answer."""
+    def _is_known(self, data: bytes) -> bool:
+        """Whether this is a request with a head that is known, or as much as has come of one; then it is taken."""
         found = self.heads.find(data)
         if found is None or not self._is_free():
             return False
-        (inference, named, _), body = found
+        (inference, named, body_bytes), body = found
         if not inference.admits(named):
             return False
-        self._began_s = _now_s()
+        self._inference, self._named, self._began_s = inference, named, _now_s()
         self._unset_keepalive_if_required()
-        self._answer(inference, named, body)
+        self._missing_bytes = body_bytes
+        self._collect(body)
         return True
+
+    def _collect(self, data: bytes) -> None:
+        """Take a piece of the body behind a known head."""
+        piece, rest = data[: self._missing_bytes], data[self._missing_bytes :]
+        self._missing_bytes -= len(piece)
+        self._parts.append(piece)
+        if self._missing_bytes:
+            self._is_begun = True
+            self._expect_more()
+        else:
+            self._end_plain()
+            if rest:
+                self.data_received(rest)
+
+    def _expect_more(self) -> None:
+        if self._late is None:
+            most_s = self.limits.end_s if self._is_ending else self.limits.send_s
+            self._late = self.loop.call_later(most_s, self._refuse_late)
 
     def on_body(self, body: bytes) -> None:
         if self._inference is None:
@@ -278,20 +259,20 @@ class _Connection(HttpToolsProtocol):
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
-        is_alone, self._is_at_start = self._is_at_start, False
-        self._set_whole()
+        self._is_at_start = False
         if self._inference is None:
+            self._set_whole()
             super().on_message_complete()
-            return
-        inference, self._inference = self._inference, None
+        else:
+            self._end_plain()
+
+    def _end_plain(self) -> None:
+        """Answer a plain request, which is whole, or begin to."""
+        self._set_whole()
+        inference, self._inference = cast("Inference", self._inference), None
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts = []
-        if is_alone:
-            self.heads.remember(self._data, Head(inference, self._named, len(body)))
-        self._answer(inference, self._named, body)
-
-    def _answer(self, inference: Inference, named: Headers, body: bytes) -> None:
-        begun = inference.begun(named, body, self._began_s)
+        begun = inference.begun(self._named, body, self._began_s)
         if isinstance(begun, Reply):
             self._send(begun, closes=self._is_ending)
             self.server_state.total_requests += 1

@@ -50,24 +50,23 @@ class KnownHeads:
         self._by_bytes: dict[bytes, Head] = {}
 
     def find(self, data: bytes) -> tuple[Head, bytes] | None:
-        """The head and the body of these bytes, where they are a request, all of it and no more, with a known head."""
-        end = data.find(_END, 0, _LONGEST) + len(_END)
-        head = self._by_bytes.get(data[:end])
-        if head is None or len(data) != end + head.body_bytes:
-            return None
-        return head, data[end:]
+        """The head with which these bytes begin, where it is known, and what of its body is behind it.
 
-    def remember(self, data: bytes, head: Head) -> None:
-        """Know a head from now on, where `data` is it and the body that it states; nothing is known otherwise.
-
-        `data` must have come at the start of a request: in the midst of one, what looks like a head may be the end of
-        a header, and whoever sends that would decide what others' requests are for.
+        None where more is behind it than its body.
         """
         end = data.find(_END, 0, _LONGEST) + len(_END)
-        found = data[:end]
+        head = self._by_bytes.get(data[:end])
+        return None if head is None or len(data) > end + head.body_bytes else (head, data[end:])
+
+    def remember(self, data: bytes, head: Head) -> None:
+        """Know a head from now on, with which `data` begins.
+
+        A request must begin with `data` too: in the midst of one, what looks like a head may be the end of a header,
+        and whoever sends that would decide what others' requests are for.
+        """
+        found = data[: data.find(_END, 0, _LONGEST) + len(_END)]
         # The parser may take a line feed by itself for the end of a line; then the head would have ended sooner.
-        is_one = found.startswith(_POST) and found.count(b"\n") == found.count(b"\r\n")
-        if is_one and len(data) == end + head.body_bytes:
+        if found.startswith(_POST) and found.count(b"\n") == found.count(b"\r\n"):
             if len(self._by_bytes) >= _MOST:
                 self._by_bytes.clear()
             self._by_bytes[found] = head

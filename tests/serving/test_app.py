@@ -358,7 +358,7 @@ def test_beyond_the_queue_requests_are_refused_at_once_and_told_when_to_come_aga
     found = crowd(slow, 30, ServerSettings(waiting_s=0.1))
     refused = [(headers, took_s) for status, headers, took_s in found if status == 503]
     assert {status for status, _, _ in found} == {200, 503}
-    assert 22 <= len(refused) <= 25  # those that go ahead of it take each a fiftieth of a second
+    assert 22 <= len(refused) < 29  # who goes ahead takes a fiftieth of a second, or more on a busy machine
     assert all(int(headers[b"retry-after"]) >= 1 for headers, _ in refused)
     assert max(took_s for _, took_s in refused) < min(took_s for status, _, took_s in found if status == 200)
 
