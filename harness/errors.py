@@ -53,6 +53,10 @@ class InfrastructureError(HarnessError):
     exit_code = ExitCode.INFRASTRUCTURE
 
 
+class UnansweredError(InfrastructureError):
+    """A server that was told to end had not answered everyone whom it had let in when its time for that was over."""
+
+
 class LockedError(HarnessError):
     """Another run is writing into the same results folder."""
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.clock import SystemClock
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import ExitCode, InfrastructureError, UnansweredError, UsageError
 
 STOP_S = 5.0
 """How long a process group has to obey SIGTERM before it gets SIGKILL."""
@@ -107,15 +107,17 @@ def child_servers(
     Each child gets `--fd`, its own listening socket, and `--ready-fd`, a pipe to call `announce_ready` on. The block is
     entered when all have; when it is left, all are told to end at once, and have `stop_s` seconds for it. Raises
     UsageError on a port that is taken, and InfrastructureError, naming `what` and with the end of the log, where a
-    child ends first or takes longer than `timeout_s` seconds.
+    child ends first or takes longer than `timeout_s` seconds. A block that is left in order raises UnansweredError
+    where a child says by its status that it had not answered everyone, or had to be killed.
     """
     clock = SystemClock()
+    killed: list[subprocess.Popen[bytes]] = []
     deadline_s = clock.monotonic_s() + timeout_s
     with contextlib.ExitStack() as stack:
         # Sockets that listen before the child runs: no port is chosen twice, and no connection is refused.
         sockets = [stack.enter_context(sock) for sock in _listening(port, count)]
         started: list[subprocess.Popen[bytes]] = []
-        stack.callback(_end_groups, started, stop_s)
+        stack.callback(lambda: killed.extend(_end_groups(started, stop_s)))
         announced: list[int] = []
         for sock in sockets:
             ready, announce = os.pipe()
@@ -132,6 +134,8 @@ def child_servers(
         for process, ready in zip(started, announced, strict=True):
             _wait_announced(process, ready, deadline_s - clock.monotonic_s(), f"{what} on port {bound}", log)
         yield bound, tuple(process.pid for process in started)
+    if killed or any(process.returncode == ExitCode.INFRASTRUCTURE for process in started):
+        raise UnansweredError(f"{what} was ended before it had answered everyone whom it had let in.")
 
 
 def announce_ready(fd: int) -> None:
@@ -350,18 +354,18 @@ def _started(
             raise InfrastructureError(f"Cannot start {command[0]}: {error}.") from error
 
 
-def _end_groups(processes: Sequence[subprocess.Popen[bytes]], stop_s: float) -> None:
-    """End process groups by their leaders' ids, and reap the leaders.
+def _end_groups(processes: Sequence[subprocess.Popen[bytes]], stop_s: float) -> list[subprocess.Popen[bytes]]:
+    """End process groups by their leaders' ids, and reap the leaders. Those that had to be killed for it.
 
     A leader is reaped last: until then its id cannot be given to another process, so the signals cannot go astray. All
     are told before any is waited for, and each is told once: for a server that drains a second SIGTERM means at once.
     """
-    clock = SystemClock()
+    clock, late = SystemClock(), list(processes)
     try:
         for process in processes:
             _signal_group(process, signal.SIGTERM)
         deadline_s = clock.monotonic_s() + stop_s
-        while not all(map(_ended, processes)) and clock.monotonic_s() < deadline_s:
+        while (late := [process for process in processes if not _ended(process)]) and clock.monotonic_s() < deadline_s:
             clock.sleep(_POLL_S)
     finally:
         # Also after a leader's own orderly end, for what it may have left behind; and on a second Ctrl-C.
@@ -369,6 +373,7 @@ def _end_groups(processes: Sequence[subprocess.Popen[bytes]], stop_s: float) -> 
             _signal_group(process, signal.SIGKILL)
         for process in processes:
             process.wait()
+    return late
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import InfrastructureError, UnansweredError, UsageError
 from harness.process import LOOPBACK, child, child_servers, log_tail, on_cores, refuse_gone, wait_ready
 
 SERVER = """
@@ -242,6 +242,32 @@ def test_a_server_that_never_gets_ready_is_an_error_and_ended(tmp_path):
     servers = child_servers(python(code), what="It", log=tmp_path / "log", timeout_s=0.3)
     with pytest.raises(InfrastructureError, match="not ready in time"), servers:
         pytest.fail("entered")
+
+    assert psutil.Process().children() == []
+
+
+DEAF = """
+import argparse, os, signal, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--fd", type=int)
+parser.add_argument("--ready-fd", type=int)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.write(parser.parse_args().ready_fd, b"1")
+time.sleep(300)
+"""
+
+
+def test_a_server_that_has_to_be_killed_is_told_but_not_before_what_went_wrong_in_the_block(tmp_path):
+    with (
+        pytest.raises(UnansweredError, match="It was ended before it had answered everyone"),
+        child_servers(python(DEAF), what="It", log=tmp_path / "log", stop_s=0.2),
+    ):
+        pass
+    with (
+        pytest.raises(ZeroDivisionError),
+        child_servers(python(DEAF), what="It", log=tmp_path / "log", stop_s=0.2),
+    ):
+        raise ZeroDivisionError
 
     assert psutil.Process().children() == []
 

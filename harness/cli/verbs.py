@@ -281,11 +281,11 @@ def serve_verb(options: argparse.Namespace) -> int:
         access_log=str(options.access_log.resolve()) if options.access_log else None,
     )
     with served(options.bundles, options.target, options.runtime, options.processes, parameters, settings) as server:
-        data(f"{server.endpoint.url}{server.endpoint.infer_path}")
-        for line in described(server, settings.token_env):
-            talk(line)
-        talk(f"Ready after {server.endpoint.startup_s:.1f} s; Ctrl-C ends it.")
         try:
+            data(f"{server.endpoint.url}{server.endpoint.infer_path}")
+            for line in described(server, settings.token_env):
+                talk(line)
+            talk(f"Ready after {server.endpoint.startup_s:.1f} s; Ctrl-C ends it.")
             wait_for_its_end(server, SystemClock())
         except KeyboardInterrupt:
             talk("Stopping.")

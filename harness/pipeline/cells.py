@@ -8,7 +8,7 @@ not the end of the run. Any other error ends the run, and the cell is begun anew
 import contextlib
 import hashlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.analysis.recommendation import failed_checks
-from harness.errors import NotConvertibleError
+from harness.errors import NotConvertibleError, UnansweredError
 from harness.pipeline.inputs import Searched
 from harness.pipeline.under_load import asked, walked_under_load
 from harness.pipeline.work import CellFailedError, Told, Work, blamed_on
@@ -198,7 +198,8 @@ def serve_cell(work: Work, cell: Cell) -> Told:
     questions = asked(work, cell)
     expected = None
     work.tell("starting the server")
-    with contextlib.ExitStack() as stack:
+    late: list[str] = []
+    with _noted(late), contextlib.ExitStack() as stack:
         with blamed_on(Cause.TARGET, work):
             endpoint = stack.enter_context(target.serve(servable))
 
@@ -217,7 +218,16 @@ def serve_cell(work: Work, cell: Cell) -> Told:
             with blamed_on(Cause.TARGET, work), Connection(endpoint) as connection:
                 expected = [connection.infer(payload) for payload in questions.bodies]
         walked_under_load(work, cell, endpoint, questions, expected, refuse_dead)
-    return Told(startup_s=endpoint.startup_s, notes=endpoint.notes + ((PAGE_NOTE,) if work.page else ()))
+    return Told(startup_s=endpoint.startup_s, notes=(*endpoint.notes, *((PAGE_NOTE,) if work.page else ()), *late))
+
+
+@contextlib.contextmanager
+def _noted(late: list[str]) -> Iterator[None]:
+    """Note that a server ended before it had answered everyone: its steps are measured and recorded by then."""
+    try:
+        yield
+    except UnansweredError as error:
+        late.append(str(error).rstrip("."))
 
 
 def micro_cell(work: Work, cell: Cell) -> Told:

@@ -12,7 +12,7 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from harness.clock import Clock
-from harness.errors import UsageError
+from harness.errors import UnansweredError, UsageError
 from harness.plugins import plugin
 from harness.ports import Servable, Target
 from harness.process import refuse_gone
@@ -53,7 +53,7 @@ def served(
 
     Raises UsageError where one is no bundle, two have the same name, or a setting cannot be kept, IntegrityError where
     one is damaged, NotConvertibleError where it has no such runtime, InfrastructureError where the server does not
-    become ready.
+    become ready, and UnansweredError when it has ended, where it had not answered everyone.
     """
     settings.token()
     settings.check_log()
@@ -74,9 +74,14 @@ def served(
             beside=dict(others),
             settings=settings,
         )
-        with made.serve(servable) as endpoint:
-            examples = {name: read_example(folder) for name, folder in folders.items()}
-            yield Served(endpoint, servable.log, candidates, examples)
+        try:
+            with made.serve(servable) as endpoint:
+                examples = {name: read_example(folder) for name, folder in folders.items()}
+                yield Served(endpoint, servable.log, candidates, examples)
+        except UnansweredError as error:
+            raise UnansweredError(
+                f"{error} It had {settings.drain_s:g} s; a longer --waiting gives it more."
+            ) from error
 
 
 def described(served: Served, token_env: str | None) -> Iterator[str]:

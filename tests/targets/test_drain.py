@@ -230,6 +230,35 @@ def test_the_command_drains_too(bundle, large, small, impatient):
         assert sock.connect_ex((LOOPBACK, urlsplit(url).port)) != 0
 
 
+SHORT = """
+import sys
+import harness.targets.asgi as room
+from harness.cli.main import main
+
+SERVER = (
+    "import sys, harness.server as s, harness.records.server as r; "
+    "r.ServerSettings.drain_s = property(lambda told: 1.0); sys.exit(s.main())"
+)
+usual = room.child_servers
+room.child_servers = lambda command, **more: usual([sys.executable, "-c", SERVER, *command[3:]], **more)
+sys.exit(main())
+"""
+"""The command, whose server has a second to answer those that it has let in, and waits longer for one that is half sent."""
+
+
+def test_the_command_says_so_where_time_ran_out_before_all_were_answered(bundle, small):
+    command = [sys.executable, "-c", SHORT, "serve", f"c1={bundle}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        stack.enter_context(connected(process.stdout.readline().strip())).sendall(small[:-10])
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(30)
+        *_, last = process.stderr.read().splitlines()
+    assert status == ExitCode.INFRASTRUCTURE
+    assert last.startswith("harness: The server of c1 was ended before it had answered everyone whom it had let in.")
+
+
 @pytest.fixture
 def temporary():
     """A short folder for temporary files, as Ray needs one."""
