@@ -6,11 +6,14 @@ harder case for whoever is to be told that the queue is full.
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import harness.server as server
 from harness.clock import SystemClock
 from harness.records.rows import Batch, Prediction
+from harness.records.server import ServerSettings
+from harness.serving.app import App
 from harness.serving.work import Model
 
 MORE_S = 0.005
@@ -28,6 +31,12 @@ def _slowed(name: str, bundle: Path, runtime: str) -> Model:
         return model.predict(batch)
 
     return dataclasses.replace(model, predict=predict)
+
+
+def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSettings) -> App:
+    """What a replica of Ray Serve asks its entry for."""
+    server._model = _slowed
+    return server.application(bundles, runtime, settings)
 
 
 if __name__ == "__main__":

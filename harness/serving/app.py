@@ -102,14 +102,18 @@ class App:
                     reply = self._other(scope)
             except _GoneError:
                 return
-            length = b"%d" % len(reply.body)
-            headers_sent = [(b"content-type", reply.content_type), (b"content-length", length), *reply.headers]
-            await send({"type": "http.response.start", "status": reply.status, "headers": headers_sent})
-            await send({"type": "http.response.body", "body": reply.body})
+            await replied(reply, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
+
+    def refused_at_the_door(self, scope: Message) -> Reply | None:
+        """The reply to a request that would have to wait for too long, before it is read; None: let it in."""
+        inference = self.inferences.get(scope["path"])
+        if inference is None or scope["method"] != "POST":
+            return None
+        return inference.refused_at_the_door(scope["headers"])
 
     async def _inferred(self, inference: Inference, headers: Headers, receive: Receive) -> Reply:
         began_s = _now_s()
@@ -208,6 +212,13 @@ def _not_found(path: str, models: Sequence[Model]) -> str:
         named = ", ".join(model.name for model in models[:10])
         return f"no such model, version or path; this server answers for {named}"
     return "no such path; GET / says what there is"
+
+
+async def replied(reply: Reply, send: Send) -> None:
+    """Send a reply as ASGI has it."""
+    headers = [(b"content-type", reply.content_type), (b"content-length", b"%d" % len(reply.body)), *reply.headers]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
 async def _parts(receive: Receive) -> AsyncIterator[bytes]:

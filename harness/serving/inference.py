@@ -8,7 +8,7 @@ import hmac
 import logging
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import orjson
@@ -115,19 +115,39 @@ class Inference:
             reply = _reply(job)
             status, size_bytes = reply.status, len(reply.body)
         except QueueFullError as full:
-            status = 503
-            self._metrics.reject()
-            after = str(max(1, math.ceil(full.retry_after_s))).encode()
-            reply = failure(503, "too many requests are waiting", (b"retry-after", after))
+            reply = self._full(full)
+            status = reply.status
         finally:
             self._ended(status, size_bytes, job.began_s)
         return reply
+
+    def refused_at_the_door(self, headers: Iterable[tuple[bytes, bytes]]) -> Reply | None:
+        """The reply to whoever would have to wait for too long, before anything is read or done for them; None: go on.
+
+        For servers in which the way to `finished` costs more than the refusal.
+        """
+        try:
+            self._queue.refuse_full()
+        except QueueFullError as full:
+            if not self._guard.is_open and not self._guard.admits(dict(headers)):
+                return None  # strangers are told what they are told at any time
+            began_s = _now_s()
+            self._metrics.begun()
+            reply = self._full(full)
+            self._ended(reply.status, len(reply.body), began_s)
+            return reply
+        return None
 
     def refused(self, error: RefusedError, began_s: float) -> Reply:
         """The reply to a request that was refused before it was begun."""
         self._metrics.begun()
         self._ended(error.reply.status, len(error.reply.body), began_s)
         return error.reply
+
+    def _full(self, full: QueueFullError) -> Reply:
+        self._metrics.reject()
+        after = str(max(1, math.ceil(full.retry_after_s))).encode()
+        return failure(503, "too many requests are waiting", (b"retry-after", after))
 
     def _ended(self, status: int, size_bytes: int, began_s: float) -> None:
         took_s = _now_s() - began_s

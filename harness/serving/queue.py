@@ -104,10 +104,14 @@ class Queue:
     def _begin_turn(self) -> None:
         self._spent_s = 0.0
 
-    async def answered(self, job: Job) -> None:
-        """Wait for a job's turn, and compute it. Raises QueueFullError."""
+    def refuse_full(self) -> None:
+        """Raises QueueFullError where whoever comes now would have to wait for too long."""
         if self._ahead_s > self._most_s or self._ahead_bytes > _MOST_BYTES:
             raise QueueFullError(self._ahead_s)
+
+    async def answered(self, job: Job) -> None:
+        """Wait for a job's turn, and compute it. Raises QueueFullError."""
+        self.refuse_full()
         loop = asyncio.get_running_loop()
         job.done = loop.create_future()
         self._waiting.append(job)

@@ -44,8 +44,9 @@ class RayServe:
 
     port: int = 0
     """0: one that is free."""
-    max_ongoing_requests: int = 100
-    """Requests in flight per replica; Serve's own default of 5 silently caps concurrency."""
+    max_ongoing_requests: int = 10_000
+    """Requests in flight per replica, those in our queue too. It is our queue that knows for how long one would wait in
+    it, so Serve's, which is behind this number, is to stay empty; Serve's own default is 5."""
     max_queued_requests: int = -1
     """Requests beyond these that may wait before they are answered 503; -1: any number."""
     max_replicas: int = 0
@@ -125,9 +126,12 @@ class RayServe:
         return (f"autoscaled from {replicas} to {self.max_replicas} replicas at {self.target_ongoing_requests:g} each",)
 
     def _switches(self) -> dict[str, str]:
+        from harness.serving.ingress import HOOK, HOOK_SETTING
+
         return {
             "RAY_SERVE_ENABLE_HA_PROXY": str(int(self.haproxy)),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(self.throughput_optimized)),
+            **({HOOK_SETTING: HOOK} if self.haproxy else {}),
         }
 
 
@@ -135,12 +139,15 @@ def _deploy(servable: Servable, port: int, scale: Mapping[str, Any], timeout_s: 
     """Start Serve and its one application; wait until every replica runs."""
     import ray
     from ray import serve
+    from ray.serve.config import BackpressureConfig
 
     entry, bundles, runtime, settings = servable.entry, servable.bundles, servable.runtime, servable.settings
 
     def build() -> Any:
         """Runs in the replica: the model never travels through Ray."""
-        return importlib.import_module(entry).application(bundles, runtime, settings)
+        from harness.serving.ingress import stand_before
+
+        return stand_before(importlib.import_module(entry).application(bundles, runtime, settings))
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
@@ -148,6 +155,7 @@ def _deploy(servable: Servable, port: int, scale: Mapping[str, Any], timeout_s: 
         serve.ingress(build)(),
         name="candidate",
         **scale,
+        backpressure_config=BackpressureConfig(retry_after_s=1.0),
         max_constructor_retry_count=1,
         ray_actor_options={"num_cpus": 1},
         # A replica is gone as soon as it has answered all that it was sent; Serve looks every two seconds otherwise.

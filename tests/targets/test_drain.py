@@ -243,7 +243,7 @@ usual = room.child_servers
 room.child_servers = lambda command, **more: usual([sys.executable, "-c", SERVER, *command[3:]], **more)
 sys.exit(main())
 """
-"""The command, whose server has a second to answer those that it has let in, and waits longer for one that is half sent."""
+"""The command, whose server has a second to answer those that it has let in, and waits longer for one half sent."""
 
 
 def test_the_command_says_so_where_time_ran_out_before_all_were_answered(bundle, small):
