@@ -13,11 +13,12 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.clock import SystemClock
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import InfrastructureError, UnansweredError, UsageError
 from harness.ports import Servable
 from harness.process import LOOPBACK, ONE_THREAD, log_tail, refuse_taken, wait_ready
 from harness.ray_session import local_ray
@@ -89,7 +90,7 @@ class RayServe:
             stack.enter_context(local_ray(folder, cpus, cores=servable.cores, settings=settings))
             url = f"http://{LOOPBACK}:{port}"
             _deploy(servable, port, self._scale(servable.replicas), self.ready_timeout_s)
-            stack.callback(_drain, servable.log)
+            stack.push(partial(_drain, servable))
             left_s = max(1.0, self.ready_timeout_s - (clock.monotonic_s() - began_s))
             wait_ready(f"{url}/v2/models/{servable.model}/ready", timeout_s=left_s, what="Ray Serve")
             yield Endpoint(
@@ -173,15 +174,26 @@ def _deploy(servable: Servable, port: int, scale: Mapping[str, Any], timeout_s: 
         raise _failed("Ray Serve does not start", str(error), servable.log) from error
 
 
-def _drain(log: Path) -> None:
-    """Have the replicas answer what they were sent, while the proxy still stands; it refuses what comes meanwhile."""
+def _drain(servable: Servable, kind: type[BaseException] | None, *_: object) -> None:
+    """Have the replicas answer what they were sent, while the proxy still stands; it refuses what comes meanwhile.
+
+    Called when a block is left. Raises UnansweredError where their time was over first, unless an error of another
+    `kind` is on its way.
+    """
     import ray
     from ray import serve
 
+    clock = SystemClock()
+    began_s = clock.monotonic_s()
     try:
         serve.delete(_APPLICATION)
     except (RuntimeError, OSError, ray.exceptions.RayError) as error:
-        _append(log, f"Ray Serve did not end in order: {error}")  # all of Ray is ended next
+        _append(servable.log, f"Ray Serve did not end in order: {error}")  # all of Ray is ended next
+    # Serve does not tell that it killed a replica, but it does so no sooner, and has none to wait for that has drained.
+    if kind is None and clock.monotonic_s() - began_s >= servable.settings.drain_s:
+        raise UnansweredError(
+            f"The server of {servable.model} was ended before it had answered everyone whom it had let in."
+        )
 
 
 def _wait_running(servable: Servable, timeout_s: float) -> None:

@@ -198,6 +198,21 @@ def test_ray_serve_answers_what_its_replicas_have_and_resets_nobody(bundle, larg
     assert status == ExitCode.GOOD
 
 
+@pytest.mark.long
+def test_ray_serve_says_so_where_time_ran_out_before_all_were_answered(bundle, small):
+    command = [sys.executable, "-m", "harness", "serve", f"c1={bundle}", "--target", "ray_serve", "--waiting", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        stack.enter_context(connected(process.stdout.readline().strip())).sendall(small[:-10])
+        time.sleep(1)  # until the replica has it
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(60)
+        *_, last = process.stderr.read().splitlines()
+    assert status == ExitCode.INFRASTRUCTURE
+    assert last.startswith("harness: The server of c1 was ended before it had answered everyone whom it had let in.")
+
+
 @pytest.mark.parametrize("impatient", [False, True], ids=["", "interrupted once more"])
 def test_the_command_drains_too(bundle, large, small, impatient):
     command = [sys.executable, "-m", "harness", "serve", f"c1={bundle}", "--processes", "2", "--waiting", "30"]

@@ -1,12 +1,15 @@
 """Ray Serve's own promises, which take a session of Ray each."""
 
+import contextlib
 import dataclasses
+import http.client
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +18,8 @@ import pytest
 
 from harness.errors import InfrastructureError
 from harness.process import LOOPBACK
+from harness.records.server import ServerSettings
+from harness.serving.protocol import encode_request
 from harness.targets.ray_serve import RayServe
 
 SERVING = """
@@ -71,3 +76,26 @@ def test_a_killed_harness_takes_the_proxy_and_the_replicas_along(servable, ask):
     assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
     with socket.socket() as sock:
         assert sock.connect_ex((LOOPBACK, urlsplit(url).port)) != 0
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_beyond_the_queue_requests_are_refused_at_once_and_told_when_to_come_again(servable, batch, signature):
+    """By our queue, which knows how long one would wait, before Serve's own limits."""
+    many = encode_request(batch.take([row % len(batch) for row in range(8_000)]), signature)
+    hasty = dataclasses.replace(servable, replicas=1, settings=ServerSettings(waiting_s=0.0))
+    with RayServe().serve(hasty) as endpoint:
+        address = urlsplit(endpoint.url)
+
+        def ask(_):
+            connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
+            with contextlib.closing(connection):
+                connection.request("POST", endpoint.infer_path, many)
+                answer = connection.getresponse()
+                answer.read()
+                return answer.status, answer.headers["retry-after"]
+
+        assert ask(0) == (200, None)
+        with ThreadPoolExecutor(24) as pool:
+            found = set(pool.map(ask, range(96)))
+    assert found == {(200, None), (503, "1")}
