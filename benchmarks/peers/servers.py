@@ -261,7 +261,7 @@ SERVERS = (
     ),
     Server(
         "Ray Serve as it comes + onnx",
-        _target("ray_serve", "onnx", haproxy=False, throughput_optimized=False),
+        _target("ray_serve", "onnx", haproxy=False, throughput_optimized=False, max_ongoing_requests=100),
         _ours,
         _our_probabilities,
         "its own proxy, one replica, no access log, max_ongoing_requests=100",
@@ -272,7 +272,7 @@ SERVERS = (
         _target("ray_serve", "onnx"),
         _ours,
         _our_probabilities,
-        "HAProxy, throughput optimized, one replica, no access log, max_ongoing_requests=100",
+        "HAProxy, throughput optimized, one replica, no access log, requests through our ingress",
         ("ray", "onnxruntime"),
     ),
     Server(

@@ -9,6 +9,7 @@ endpoint notes which were in force.
 import contextlib
 import importlib
 import logging
+import math
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,9 @@ _PORTS = range(20_000, 30_000)
 """Below the range from which the system gives ports (32,768 and up), between Ray's workers' and its replicas'."""
 
 _KEPT_LOG_CHARACTERS = 32 * 2**10
+
+_REPLICAS_PER_THREAD, _MOST_THREADS = 3, 4
+"""Of HAProxy's: a request takes it a quarter of what it takes a replica of a model that is quick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +84,14 @@ class RayServe:
         # The proxy binds it itself: between this look and that, someone else may take it.
         refuse_taken(self.port)
         port = self.port or _free_port()
-        switches = self._switches()
+        replicas = max(servable.replicas, self.max_replicas)
+        switches = self._switches(replicas)
         with swept("rs") as folder, contextlib.ExitStack() as stack:
             stack.callback(_keep_logs, folder, servable.log)
             # Left without `serve.shutdown`, which is for a Ray that goes on: its controller ends itself, Ray retries
             # the call that ended it, and a message about that goes to our standard output.
             settings = {**switches, **_surroundings(folder)}
-            cpus = max(servable.replicas, self.max_replicas) + 1
-            stack.enter_context(local_ray(folder, cpus, cores=servable.cores, settings=settings))
+            stack.enter_context(local_ray(folder, replicas + 1, cores=servable.cores, settings=settings))
             url = f"http://{LOOPBACK}:{port}"
             _deploy(servable, port, self._scale(servable.replicas), self.ready_timeout_s)
             stack.push(partial(_drain, servable))
@@ -126,14 +130,18 @@ class RayServe:
             return ()
         return (f"autoscaled from {replicas} to {self.max_replicas} replicas at {self.target_ongoing_requests:g} each",)
 
-    def _switches(self) -> dict[str, str]:
+    def _switches(self, replicas: int) -> dict[str, str]:
         from harness.serving.ingress import HOOK, HOOK_SETTING
 
-        return {
+        switches = {
             "RAY_SERVE_ENABLE_HA_PROXY": str(int(self.haproxy)),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": str(int(self.throughput_optimized)),
-            **({HOOK_SETTING: HOOK} if self.haproxy else {}),
         }
+        if self.haproxy:
+            # Serve's own four take from the replicas on a small machine what they lose by getting in each other's way.
+            threads = min(_MOST_THREADS, math.ceil(replicas / _REPLICAS_PER_THREAD))
+            switches |= {HOOK_SETTING: HOOK, "RAY_SERVE_HAPROXY_NBTHREAD": str(threads)}
+        return switches
 
 
 def _deploy(servable: Servable, port: int, scale: Mapping[str, Any], timeout_s: float) -> None:
@@ -243,6 +251,8 @@ def _surroundings(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "h" / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "h"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "h" / "state"),
+        # Where nobody listens: it would send a line for each request to port 514, where a machine's own log may be.
+        "RAY_SERVE_HAPROXY_LOG_TARGET": str(folder / "h" / "log"),
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
