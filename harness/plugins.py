@@ -98,6 +98,13 @@ def bare_targets() -> frozenset[str]:
     return frozenset(name for name in names("targets") if _class_of(_module("targets", name)).bare)
 
 
+def clustered_targets() -> frozenset[str]:
+    """Names of the targets that are served on a Ray cluster, where one is named."""
+    return frozenset(
+        name for name in names("targets") if getattr(_class_of(_module("targets", name)), "clustered", False)
+    )
+
+
 def installed(kind: Kind) -> tuple[str, ...]:
     """Names of the plug-ins of a kind that can be used here."""
     return tuple(found.name for found in inventory(kind) if not found.missing)

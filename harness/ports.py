@@ -197,6 +197,8 @@ class Servable:
     beside: Mapping[str, Path] = field(default_factory=dict)
     """Further candidates in the same server, by the names they have there."""
     settings: ServerSettings = field(default_factory=ServerSettings)
+    ray_address: str | None = None
+    """The Ray cluster that the user named, for a target that is `clustered`; None: there is none."""
 
     @property
     def bundles(self) -> dict[str, Path]:
@@ -210,6 +212,10 @@ class Target(Protocol):
     One that listens on a port of the user's choice has it as its parameter `port`, 0 for any: a run looks whether it
     can be had before it begins. One that adds replicas by itself has how many there may be as its parameter
     `max_replicas`, 0 for a fixed number: what it carries is then told of no number of them.
+
+    One that is served on the Ray cluster of a servable has a class attribute `clustered`, which is true. One whose
+    server goes on by itself when it has lost a part has a method `refuse_changed`, which is given the endpoint and
+    raises InfrastructureError then: it is called between steps.
     """
 
     bare: ClassVar[bool]

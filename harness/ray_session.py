@@ -37,20 +37,31 @@ folder. One for all sessions of this process."""
 
 _BREAKPOINT = "PYTHONBREAKPOINT"
 
+_connected: list[str] = []
+"""The address of the cluster that this process is connected to, if it is to one."""
+
 
 @contextlib.contextmanager
 def ray_session(cpus: int, address: str | None = None) -> Iterator[None]:
     """A session of our own with `cpus` CPUs, or the cluster at `address`.
 
-    Raises InfrastructureError with the reason where Ray does not start, or nothing answers at the address.
+    Inside another block for the same cluster it shares that connection. Raises InfrastructureError with the reason
+    where Ray does not start, or nothing answers at the address.
     """
     if address is None:
         with swept("harness-") as folder, local_ray(folder, cpus):
             yield
         return
+    if address in _connected:
+        yield  # a process has one Ray at a time, and who is inside another such block shares it
+        return
     refuse_silent(address)
     with _ray(f"at {address}", {}, address=address):
-        yield
+        _connected.append(address)
+        try:
+            yield
+        finally:
+            _connected.remove(address)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """What all tests share: examples that are the same every time, and the made-up runs of `tests/ledgers.py`."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -70,8 +71,8 @@ class RayCluster:
         return self._process.stdout.readline().strip()
 
 
-@pytest.fixture
-def ray_cluster() -> Iterator[RayCluster]:
+@contextlib.contextmanager
+def _ray_cluster() -> Iterator[RayCluster]:
     script = Path(__file__).with_name("ray_cluster.py")
     pipe = subprocess.PIPE
     with swept("cluster-") as folder, (folder / "log").open("w") as log:
@@ -81,6 +82,19 @@ def ray_cluster() -> Iterator[RayCluster]:
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=surroundings) as process:
             yield RayCluster(process, folder)
             process.communicate(timeout=60)  # its end is that of its input
+
+
+@pytest.fixture
+def ray_cluster() -> Iterator[RayCluster]:
+    with _ray_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def shared_ray_cluster() -> Iterator[RayCluster]:
+    """One for all tests of a file, which leave it as they found it."""
+    with _ray_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

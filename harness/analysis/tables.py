@@ -280,7 +280,7 @@ def host(found: Findings) -> Table:
         ("the generator runs on", _generator_place(ledger)),
         ("the generator's timers and priority", _timing(ledger)),
         ("the generator's roofline", _roofline(found)),
-        ("servers run on", _cores(machine.target_cores)),
+        ("servers of this machine run on", _cores(machine.target_cores)),
         ("Python", machine.python),
         *sorted(machine.versions.items()),
     ]

@@ -129,6 +129,10 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
         "--waiting", type=_up_to(60), default=0.5, metavar="SECONDS", help="a request that would wait longer is refused"
     )
     command.add_argument("--access-log", type=Path, metavar="FILE", help="append a JSON line per request to a file")
+    command.add_argument(
+        "--ray-address", metavar="ADDRESS", help="a running Ray cluster, for --target ray_serve (default: a local one)"
+    )
+    _set_option(command, "change one parameter of the target, such as opened=true")
 
 
 def _load_options(command: argparse.ArgumentParser) -> None:
@@ -264,10 +268,8 @@ def _results_option(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _set_option(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="change one key, for once"
-    )
+def _set_option(command: argparse.ArgumentParser, what: str = "change one key, for once") -> None:
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=what)
 
 
 def _ui_option(command: argparse.ArgumentParser) -> None:

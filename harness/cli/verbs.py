@@ -269,10 +269,11 @@ def serve_verb(options: argparse.Namespace) -> int:
     from harness.errors import UsageError
     from harness.pipeline.serve import described, served, wait_for_its_end
     from harness.records.server import ServerSettings
+    from harness.store.scenarios import overridden
 
     if options.batch_wait and options.batch == 1:
         raise UsageError("--batch-wait is for requests that are computed together: say how many by --batch.")
-    parameters = {} if options.port is None else {"port": options.port}
+    parameters = overridden({} if options.port is None else {"port": options.port}, options.overrides)
     settings = ServerSettings(
         batch_requests=options.batch,
         batch_wait_s=options.batch_wait,
@@ -280,8 +281,9 @@ def serve_verb(options: argparse.Namespace) -> int:
         token_env=options.token_env,
         access_log=str(options.access_log.resolve()) if options.access_log else None,
     )
-    with served(options.bundles, options.target, options.runtime, options.processes, parameters, settings) as server:
-        try:
+    asked = (options.bundles, options.target, options.runtime, options.processes, parameters, settings)
+    with served(*asked, options.ray_address) as server:
+        try:  # from the first word on: whoever reads the address may end it before the last one is said
             data(f"{server.endpoint.url}{server.endpoint.infer_path}")
             for line in described(server, settings.token_env):
                 talk(line)
@@ -356,8 +358,10 @@ def _is_isolated(options: argparse.Namespace) -> bool:
 
 
 def _resume_command(folder: "RunFolder", options: argparse.Namespace) -> str:
-    """Or a run that was isolated would go on with open ports."""
-    return folder.resume_command + (" --isolate" if _is_isolated(options) else "")
+    """Or a run that was isolated would go on with open ports, and one on a cluster on this machine."""
+    address = getattr(options, "ray_address", None)
+    cluster = f" --ray-address {address}" if address is not None else ""
+    return folder.resume_command + cluster + (" --isolate" if _is_isolated(options) else "")
 
 
 def _what_is_kept(begun: "Sequence[RunFolder]", options: argparse.Namespace) -> str:

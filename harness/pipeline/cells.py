@@ -194,7 +194,9 @@ def serve_cell(work: Work, cell: Cell) -> Told:
         cores=work.host.target_cores,
         log=work.folder.logs / f"{cell.id}.server.log",
         settings=cell.settings or ServerSettings(),
+        ray_address=work.ray_address,
     )
+    refuse_changed = getattr(target, "refuse_changed", None)
     questions = asked(work, cell)
     expected = None
     work.tell("starting the server")
@@ -206,6 +208,8 @@ def serve_cell(work: Work, cell: Cell) -> Told:
         def refuse_dead() -> None:
             with blamed_on(Cause.TARGET, work):
                 refuse_gone(endpoint.url, endpoint.processes, what=f"The server of {cell.label}", log=servable.log)
+                if refuse_changed is not None:
+                    refuse_changed(endpoint)
 
         if candidate is not None and predictor is not None:
             work.tell("checking the answers over the wire")

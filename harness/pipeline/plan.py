@@ -90,7 +90,7 @@ def _resolved(scenario: Scenario) -> Plan:
     if scenario.requests is not None and scenario.requests.locustfile is not None:
         _refuse_open_users(load)
     if load.placement == "cluster":
-        _refuse_own_cluster(scenario)
+        _refuse_users_on_a_cluster(scenario)
     planned = cells(scenario, bare_targets())
     _refuse_twins(planned)
     refuse_unreal(scenario, planned)
@@ -177,14 +177,9 @@ def _refuse_open_users(load: LoadPlan) -> None:
         raise UsageError("Users of a locustfile run in one process: leave out load.workers.")
 
 
-def _refuse_own_cluster(scenario: Scenario) -> None:
+def _refuse_users_on_a_cluster(scenario: Scenario) -> None:
     if scenario.requests is not None and scenario.requests.locustfile is not None:
         raise UsageError("Users of a locustfile run in one process of this machine: leave out load.placement.")
-    if any(serve.target == "ray_serve" for serve in scenario.serve):
-        raise UsageError(
-            "The target ray_serve starts a Ray of its own here, and one process can use one Ray at a time: with "
-            'load.placement = "cluster" serve on another target, or leave out load.placement.'
-        )
 
 
 def _refuse_no_port(target: str, parameters: Mapping[str, Scalar]) -> None:

@@ -22,6 +22,7 @@ from harness.pipeline.inputs import Inputs, Searched, read_inputs
 from harness.pipeline.plan import Plan, refuse_outside, refuse_too_many, resolved
 from harness.pipeline.report import write_report
 from harness.pipeline.work import CellFailedError, Told, Work
+from harness.plugins import clustered_targets
 from harness.process import allow_open_files, refuse_taken
 from harness.ray_session import ray_session, refuse_silent
 from harness.records.cell import Cell
@@ -158,7 +159,7 @@ def _prepare_machine(plan: Plan, cells: Iterable[Cell], around: Surroundings) ->
     if around.ray_address is not None:
         refuse_silent(around.ray_address)
     allow_open_files(plan.scenario.load.in_flight_max + SPARE_FILES)
-    _refuse_taken_ports(cells)
+    _refuse_taken_ports(cells, around)
 
 
 def _refuse_no_cluster(around: Surroundings) -> None:
@@ -188,8 +189,10 @@ def _refuse_beyond(plan: Plan, roofline: Roofline | None) -> None:
         )
 
 
-def _refuse_taken_ports(cells: Iterable[Cell]) -> None:
-    for target, port in sorted({(str(cell.target), int(cell.parameters.get("port", 0))) for cell in cells}):
+def _refuse_taken_ports(cells: Iterable[Cell], around: Surroundings) -> None:
+    elsewhere = clustered_targets() if around.ray_address is not None else frozenset()
+    here = [cell for cell in cells if cell.target not in elsewhere]
+    for target, port in sorted({(str(cell.target), int(cell.parameters.get("port", 0))) for cell in here}):
         try:
             refuse_taken(port)
         except UsageError as error:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from harness.clock import Clock
 from harness.errors import UnansweredError, UsageError
-from harness.plugins import plugin
+from harness.plugins import clustered_targets, plugin
 from harness.ports import Servable, Target
 from harness.process import refuse_gone
 from harness.records.candidate import Candidate, Endpoint
@@ -48,6 +48,7 @@ def served(
     processes: int,
     parameters: Mapping[str, Scalar],
     settings: ServerSettings,
+    ray_address: str | None = None,
 ) -> Iterator[Served]:
     """Serve bundles (`FOLDER` or `NAME=FOLDER`), their digests verified first.
 
@@ -57,11 +58,16 @@ def served(
     """
     settings.token()
     settings.check_log()
+    made: Target = plugin("targets", target, parameters)
+    if ray_address is not None and target not in clustered_targets():
+        raise UsageError(
+            f"The target {target} serves on this machine, and --ray-address names a cluster: leave it out, or have "
+            f"--target {' or '.join(sorted(clustered_targets()))}."
+        )
     folders, candidates = _named(bundles)
     for name, candidate in candidates.items():
         artifact_path(folders[name], candidate, runtime)
     (first, folder), *others = folders.items()
-    made: Target = plugin("targets", target, parameters)
     with swept("harness-serve-") as logs:
         servable = Servable(
             entry=SERVER,
@@ -73,6 +79,7 @@ def served(
             log=logs / "server.log",
             beside=dict(others),
             settings=settings,
+            ray_address=ray_address,
         )
         try:
             with made.serve(servable) as endpoint:

@@ -195,7 +195,7 @@ class Endpoint(Frozen):
     """A served candidate, ready for requests."""
 
     url: str
-    """Scheme, host and port, without a slash at the end."""
+    """Scheme, host and port, and what all of the server's paths stand below, if anything; no slash at the end."""
     model: str
     """Name under `/v2/models/`; empty where `path` is given."""
     path: str | None = None
@@ -206,6 +206,8 @@ class Endpoint(Frozen):
     """Cores the server was pinned to; empty: none in particular."""
     processes: tuple[int, ...] = ()
     """Ids of the server's processes, where they are children of this one: the figures are of all of them or of none."""
+    replicas: tuple[str, ...] = ()
+    """Names of its processes where they are no children of this one, but known to whoever runs them."""
     notes: tuple[str, ...] = ()
     """What a reader of its figures must know, such as settings that were in force."""
 

@@ -239,4 +239,6 @@ def _not_allowed(method: str, allowed: str) -> RefusedError:
 def _address(scope: Message) -> str:
     """As the server knows it: the client's own word for it could hold anything."""
     host, port = (*(scope.get("server") or ()), None, None)[:2]
-    return f"{scope.get('scheme', 'http')}://{host or '127.0.0.1'}{f':{port}' if port else ''}"
+    return (
+        f"{scope.get('scheme', 'http')}://{host or '127.0.0.1'}{f':{port}' if port else ''}{scope.get('root_path', '')}"
+    )

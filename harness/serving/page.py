@@ -35,7 +35,7 @@ def page(models: Sequence[Model], address: str, with_token: bool) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Models served here</title>'
         f"<style>{_STYLE}</style></head><body><h1>Models served here</h1>{parts}<p>The protocol is the Open Inference "
-        'Protocol v2; <a href="/openapi.json">its description</a> and <a href="/metrics">figures for Prometheus</a>.'
+        'Protocol v2; <a href="openapi.json">its description</a> and <a href="metrics">figures for Prometheus</a>.'
         "</p></body></html>"
     )
 

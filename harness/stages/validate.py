@@ -218,7 +218,7 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint) -> None:
         address = urllib.parse.urlsplit(endpoint.url)
-        self._path = endpoint.infer_path
+        self._path = address.path + endpoint.infer_path
         self._http = http.client.HTTPConnection(str(address.hostname), address.port, timeout=_REQUEST_TIMEOUT_S)
 
     def infer(self, body: bytes) -> bytes:

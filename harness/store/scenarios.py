@@ -52,6 +52,14 @@ def read_scenario(path: Path, overrides: Sequence[str] = ()) -> tuple[Scenario, 
     return scenario, _as_run(path, text, values, overrides) if overrides else text
 
 
+def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Values with `overrides` (`opened=true`). Raises UsageError."""
+    values = dict(values)
+    for override in overrides:
+        _override(values, override)
+    return values
+
+
 def made_scenario(values: dict[str, Any], where: str) -> tuple[Scenario, str]:
     """The scenario of values that came from `where` and no file, and the text that a run of it keeps."""
     return _validated(values, where), f"# Made by {where}\n\n{tomli_w.dumps(values)}"

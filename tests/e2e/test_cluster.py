@@ -10,6 +10,7 @@ import psutil
 import pytest
 from commands import FINISHED, started, wait_for_trials
 
+from harness.ray_session import ray_session
 from harness.records.run import Cause, CellState
 from harness.store.database import Database
 
@@ -95,3 +96,65 @@ def test_a_search_waits_for_a_cluster_that_grows_and_has_all_its_workers_from_th
         trials = database.ledger().trials
     assert len(trials) == TRIALS
     assert {trial.evaluated.worker for trial in trials if trial.sent_s < 1.0} == {0, 1, 2}
+
+
+SERVED = """
+question = "What does a cluster of others carry?"
+
+[data]
+source = "sklearn:breast_cancer"
+
+[search]
+engines = ["random_search"]
+trials = 3
+seconds = 30
+workers = 2
+families = ["logistic"]
+
+[micro]
+enabled = false
+
+[[serve]]
+target = "ray_serve"
+candidates = ["baseline"]
+replicas = [2]
+
+[serve.parameters]
+max_replicas_per_node = 1
+
+[load]
+placement = "cluster"
+shapes = ["steady"]
+
+[load.parameters.steady]
+rate_rps = 50
+step_s = 2.0
+warmup_s = 0.5
+"""
+
+
+@pytest.mark.long
+def test_a_run_searches_serves_and_loads_on_one_cluster_and_leaves_it_as_it_was(
+    tmp_path: Path, ray_cluster: Any, nothing_left: Callable[[], list[str]]
+) -> None:
+    ray_cluster.gain_a_node()  # two replicas and who loads them take a CPU each
+    (tmp_path / "served.toml").write_text(SERVED)
+    arguments = ["--results", str(tmp_path), "--run-id", "served", "--ray-address", ray_cluster.address]
+    with started(["run", str(tmp_path / "served.toml"), *arguments]) as run:
+        assert run.stderr is not None
+        told = run.stderr.read()
+    assert run.returncode in FINISHED, told
+    with Database.read(tmp_path / "served" / "run.db") as database:
+        ledger = database.ledger()
+    assert {result.state for result in ledger.results} == {CellState.DONE}
+    (served,) = (result for result in ledger.results if result.kind == "serve")
+    assert any(note.startswith(f"on the Ray cluster at {ray_cluster.address}, 3 nodes") for note in served.notes)
+    assert "RAY_SERVE_ENABLE_HA_PROXY=1" in served.notes
+    (wire,) = (check for check in ledger.checks if check.name == "same_over_the_wire")
+    assert wire.passed
+    assert all(worker.node for entry in ledger.steps for worker in entry.generator.workers)
+    assert nothing_left() == []
+    with ray_session(0, ray_cluster.address):
+        import ray
+
+        assert [one for one in ray._private.state.actors().values() if one["State"] != "DEAD"] == []

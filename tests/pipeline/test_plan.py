@@ -44,7 +44,6 @@ def scenario(**changes: Any) -> Scenario:
         ({"load": {"shapes": ["stars"]}}, "did you mean stairs"),
         ({"load": {"parameters": {"ladr": {}}}}, "load.parameters names 'ladr'"),
         ({"load": {"parameters": {"ladder": {"limt": 1}}}}, "did you mean limit"),
-        ({"serve": [{"target": "ray_serve"}], "load": {"placement": "cluster"}}, "starts a Ray of its own"),
         ({"gates": [{"name": "g", "measure": "capacity_rps", "at_least": 1}]}, "objective"),
         (
             {"gates": [{"name": "g", "measure": "score", "at_least": 1, "candidate": "optuna_search"}]},

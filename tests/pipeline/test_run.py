@@ -1,5 +1,7 @@
 """What a run knows of its load generator: what was found before it, and what it leaves to the runs after it."""
 
+import dataclasses
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +11,8 @@ import pytest
 from harness.clock import FakeClock
 from harness.errors import IntegrityError, UsageError
 from harness.pipeline import run as run_room
-from harness.pipeline.run import Surroundings, _keep_roofline, resume, start
+from harness.pipeline.run import Surroundings, _keep_roofline, _refuse_taken_ports, resume, start
+from harness.process import LOOPBACK
 from harness.records.run import Progress, Roofline, Run
 from harness.stages.host import fingerprint
 from harness.store.database import Database
@@ -116,3 +119,17 @@ def test_a_damaged_roofline_is_refused_before_a_run_begins(tmp_path: Path) -> No
     with pytest.raises(IntegrityError, match="cannot be read"):
         start(SMOKE, (), "refused", surroundings(tmp_path))
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_port_is_looked_for_where_the_server_will_listen(ledgers: ModuleType, tmp_path: Path) -> None:
+    here = surroundings(tmp_path)
+    cluster = dataclasses.replace(here, ray_address="10.0.0.1:6379")
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        there = {"parameters": {"port": taken.getsockname()[1]}}
+        targets = ("asgi", "ray_serve")
+        story = ledgers.Story(ledgers.scenario(serve=[{"target": target, **there} for target in targets]))
+        cells = {target: story.cell("serve", target=target) for target in targets}
+        _refuse_taken_ports([cells["ray_serve"]], cluster)
+        for cell, around in ((cells["asgi"], cluster), (cells["ray_serve"], here)):
+            with pytest.raises(UsageError, match=f"The target {cell.target}: Cannot listen"):
+                _refuse_taken_ports([cell], around)

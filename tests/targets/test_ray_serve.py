@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, UsageError
+from harness.pipeline.serve import served
 from harness.process import LOOPBACK
 from harness.records.server import ServerSettings
 from harness.serving.protocol import encode_request
@@ -35,6 +36,30 @@ with RayServe().serve(servable) as endpoint:
     print(endpoint.url, flush=True)
     time.sleep(600)
 """
+
+
+@pytest.mark.parametrize("parameters", [{"opened": True}, {"max_replicas_per_node": 1}])
+def test_what_is_for_a_cluster_is_refused_without_one(servable, parameters):
+    two = dataclasses.replace(servable, replicas=2)
+    with pytest.raises(UsageError, match="--ray-address"), RayServe(**parameters).serve(two):
+        pytest.fail("entered")
+
+
+def test_a_cluster_that_does_not_answer_is_told_and_nothing_is_started(servable):
+    with socket.socket() as bound:
+        bound.bind((LOOPBACK, 0))  # and not listening: whoever connects is refused
+        nobody = dataclasses.replace(servable, ray_address=f"{LOOPBACK}:{bound.getsockname()[1]}")
+        with pytest.raises(InfrastructureError, match="No Ray cluster answers at"), RayServe().serve(nobody):
+            pytest.fail("entered")
+    assert psutil.Process().children() == []
+
+
+def test_other_targets_are_not_served_on_a_cluster(servable):
+    with (
+        pytest.raises(UsageError, match=r"asgi serves on this machine, .* or have --target ray_serve"),
+        served([str(servable.bundle)], "asgi", "onnx", 1, {}, ServerSettings(), "127.0.0.1:1"),
+    ):
+        pytest.fail("entered")
 
 
 @pytest.mark.long
