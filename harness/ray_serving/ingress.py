@@ -1,7 +1,7 @@
 """Ingress: what stands before Ray Serve's own way to the application, in each of its replicas.
 
-In: the application of this process, from `stand_before`. Out: `middlewares`, which Serve calls by its name (`HOOK`, the
-value of the environment variable `HOOK_SETTING`) and puts in front of the HTTP server of each replica.
+In: the application of this process, from `stand_before`. Out: `middlewares`, which Serve calls by its name (`HOOK` of
+the surroundings) and puts in front of the HTTP server of each replica.
 
 On Serve's way a request costs 200 microseconds before and after ours, and three things are left out of it here. Who
 would have to wait for too long is refused before it: beside a model that is at its limit, refusals would take most of
@@ -20,9 +20,6 @@ from harness.serving.transport import Whole
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
     from starlette.types import ASGIApp
-
-HOOK_SETTING = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-HOOK = f"{__name__}.middlewares"
 
 _UNWATCHED = (b"x-request-disconnect-disabled", b"?1")
 

@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import harness
 from harness.errors import InfrastructureError, UsageError
 from harness.ports import Servable
-from harness.ray_serving.ingress import stand_before
 from harness.records.server import ServerSettings
 from harness.sweeper import swept
 
@@ -47,6 +46,9 @@ def application(parcel: Parcel, entry: str, runtime: str, settings: str, where: 
 
     Raises InfrastructureError where the node has another harness, and whatever the entry's own application raises.
     """
+    # Here, for who packs needs none of what it imports.
+    from harness.ray_serving.ingress import stand_before
+
     if parcel["version"] != harness.__version__:
         raise InfrastructureError(
             f"{where} has harness {harness.__version__}, and this is {parcel['version']}: install the same everywhere."

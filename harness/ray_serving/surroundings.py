@@ -16,6 +16,10 @@ _PORTS = range(20_000, 30_000)
 """Below the range from which the system gives ports (32,768 and up), between Ray's workers' and its replicas'."""
 
 
+HOOK_SETTING, HOOK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "harness.ray_serving.ingress.middlewares"
+"""Where a replica looks for what is to stand before Serve's own way, and what stands there."""
+
+
 def surroundings(folder: Path) -> dict[str, str]:
     """Settings for a Serve of ours, whose proxy runs on this machine."""
     return {

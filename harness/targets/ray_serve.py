@@ -21,9 +21,8 @@ from harness.ports import Servable
 from harness.process import LOOPBACK, log_tail, refuse_taken, wait_ready
 from harness.ray_serving.application import SWITCHES, Place, Replicas, append, deploy, remove, replicas, running, start
 from harness.ray_serving.cluster import on_cluster
-from harness.ray_serving.ingress import HOOK, HOOK_SETTING
 from harness.ray_serving.parcel import in_place
-from harness.ray_serving.surroundings import free_port, surroundings
+from harness.ray_serving.surroundings import HOOK, HOOK_SETTING, free_port, surroundings
 from harness.ray_session import local_ray
 from harness.records.candidate import Endpoint
 from harness.sweeper import swept

@@ -8,9 +8,9 @@ import time
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from harness.ray_serving import ingress
 from harness.ray_serving.ingress import middlewares, stand_before
 from harness.records.server import ServerSettings
-from harness.serving import ingress
 from harness.serving.app import App
 from tests.serving.test_app import GOOD, INFER, double, model
 
