@@ -30,7 +30,7 @@ from harness.serving.inference import (
     unpacked,
 )
 from harness.serving.limits import Limits
-from harness.serving.metrics import CONTENT_TYPE, Metrics
+from harness.serving.metrics import CONTENT_TYPE, metrics
 from harness.serving.openapi import openapi
 from harness.serving.page import page
 from harness.serving.protocol import metadata
@@ -70,7 +70,7 @@ class App:
         self.limits = limits or Limits()
         self._guard = Guard(token)
         self._queue = Queue(settings.waiting_s, settings.batch_requests, settings.batch_wait_s)
-        self._metrics = Metrics()
+        self._metrics = metrics()
         self._logs = settings.access_log is not None
         self.inferences: dict[str, Inference] = {}
         """By their paths."""
@@ -87,9 +87,9 @@ class App:
         for model in models:
             wire = Wire.of(model, self.limits)
             self._queue.warm(wire)
-            metrics = self._metrics.of(model.name, model.runtime)
+            counted = self._metrics.of(model.name, model.runtime)
             for path in (f"{one}/infer" for one in _paths(model)):
-                self.inferences[path] = Inference(path, wire, self._queue, metrics, self._guard, logs=self._logs)
+                self.inferences[path] = Inference(path, wire, self._queue, counted, self._guard, logs=self._logs)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """As ASGI 3 has it."""

@@ -1,17 +1,22 @@
 """What a server tells Prometheus: requests by model, runtime and code, how long they took, and how many are at work.
 
-In: what happens to requests. Out: `Metrics`, and its text, in the exposition format. Of several processes on one port,
-whichever is asked answers for all: they share files in the folder that `METRICS_FOLDER` names, which costs some
-microseconds a request, so that a single process does without.
+In: what happens to requests. Out: `Metrics`, and its text, in the exposition format. A process by itself counts in plain
+numbers, of which the text is made when somebody asks; prometheus-client's own would take a lock for each. Of several
+processes on one port, whichever is asked answers for all: they share files in the folder that `METRICS_FOLDER` names,
+which costs some microseconds a request.
 """
 
 import os
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from itertools import accumulate
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from harness.records.server import METRICS_FOLDER
 
@@ -19,80 +24,136 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LABELS = ("model", "runtime")
+_LABELS_OF_REQUESTS = (*_LABELS, "code")
+
+_REQUESTS = "inference_requests", "Requests answered, by status."
+_REQUEST_SECONDS = "inference_request_seconds", "From a request's headers to its answer."
+_REJECTED = "inference_rejected", "Requests that found the queue full."
+_IN_FLIGHT = "inference_in_flight", "Requests waiting or computed now."
 
 
-class Metrics:
+class ModelMetrics(Protocol):
+    """What is counted of one model."""
+
+    def begun(self) -> None:
+        """A request is here."""
+
+    def reject(self) -> None:
+        """It found the queue full."""
+
+    def ended(self, status: int, took_s: float) -> None:
+        """A request that was begun has its answer."""
+
+
+class Metrics(Protocol):
     """Of all models of a server."""
 
-    def __init__(self) -> None:
-        self._shared = METRICS_FOLDER in os.environ
-        self._registry = CollectorRegistry()
-        if not self._shared:
-            ProcessCollector(registry=self._registry)
-        made: dict[str, Any] = {"registry": None if self._shared else self._registry}
-        self._requests = Counter("inference_requests", "Requests answered, by status.", (*_LABELS, "code"), **made)
-        self._seconds = Histogram(
-            "inference_request_seconds", "From a request's headers to its answer.", _LABELS, buckets=_SECONDS, **made
-        )
-        self._rejected = Counter("inference_rejected", "Requests that found the queue full.", _LABELS, **made)
-        self._in_flight = Gauge(
-            "inference_in_flight", "Requests waiting or computed now.", _LABELS, multiprocess_mode="livesum", **made
-        )
-
-    def of(self, model: str, runtime: str) -> "ModelMetrics":
+    def of(self, model: str, runtime: str) -> ModelMetrics:
         """Those of one model."""
-        labels = (model, runtime)
-        return ModelMetrics(
-            observe=self._seconds.labels(*labels).observe,
-            counter=partial(self._requests.labels, *labels),
-            reject=self._rejected.labels(*labels).inc,
-            in_flight=self._in_flight.labels(*labels),
-            is_shared=self._shared,
-        )
+        ...
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""
-        if not self._shared:
-            return generate_latest(self._registry)
+        ...
+
+
+def metrics() -> Metrics:
+    """Those of this process."""
+    return _Shared() if METRICS_FOLDER in os.environ else _Own()
+
+
+class _Own(Collector):
+    """Of one process by itself."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str], _Counted] = {}
+
+    def of(self, model: str, runtime: str) -> ModelMetrics:
+        return self._models.setdefault((model, runtime), _Counted())
+
+    def text(self) -> bytes:
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        registry.register(self)
+        return generate_latest(registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus-client wants it."""
+        requests = CounterMetricFamily(*_REQUESTS, labels=_LABELS_OF_REQUESTS)
+        seconds = HistogramMetricFamily(*_REQUEST_SECONDS, labels=_LABELS)
+        rejected = CounterMetricFamily(*_REJECTED, labels=_LABELS)
+        in_flight = GaugeMetricFamily(*_IN_FLIGHT, labels=_LABELS)
+        bounds = [*map(str, _SECONDS), "+Inf"]
+        for labels, counted in self._models.items():
+            for status, count in counted.by_status.items():
+                requests.add_metric([*labels, str(status)], count)
+            buckets = list(zip(bounds, accumulate(counted.by_time), strict=True))
+            seconds.add_metric(labels, buckets, counted.seconds)
+            rejected.add_metric(labels, counted.rejected)
+            in_flight.add_metric(labels, counted.in_flight)
+        yield from (requests, seconds, rejected, in_flight)
+
+
+class _Counted:
+    """In one event loop: nobody else counts meanwhile."""
+
+    def __init__(self) -> None:
+        self.by_status: dict[int, int] = {}
+        self.by_time = [0] * (len(_SECONDS) + 1)
+        """Those that took no longer than a bound, and longer than the one before."""
+        self.seconds = 0.0
+        self.rejected = self.in_flight = 0
+
+    def begun(self) -> None:
+        self.in_flight += 1
+
+    def reject(self) -> None:
+        self.rejected += 1
+
+    def ended(self, status: int, took_s: float) -> None:
+        self.in_flight -= 1
+        self.by_status[status] = self.by_status.get(status, 0) + 1
+        self.by_time[bisect_left(_SECONDS, took_s)] += 1
+        self.seconds += took_s
+
+
+class _Shared:
+    """Of all processes that have the same folder."""
+
+    def __init__(self) -> None:
+        self._requests = Counter(*_REQUESTS, _LABELS_OF_REQUESTS, registry=None)
+        self._seconds = Histogram(*_REQUEST_SECONDS, _LABELS, buckets=_SECONDS, registry=None)
+        self._rejected = Counter(*_REJECTED, _LABELS, registry=None)
+        self._in_flight = Gauge(*_IN_FLIGHT, _LABELS, multiprocess_mode="livesum", registry=None)
+
+    def of(self, model: str, runtime: str) -> ModelMetrics:
+        labels = (model, runtime)
+        return _Written(
+            partial(self._requests.labels, *labels),
+            self._seconds.labels(*labels),
+            self._rejected.labels(*labels),
+            self._in_flight.labels(*labels),
+        )
+
+    def text(self) -> bytes:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
 
-class ModelMetrics:
-    """What is counted of one model, with its labels looked up once."""
+class _Written:
+    """Each change is written down, for whichever process is asked."""
 
-    def __init__(
-        self,
-        observe: Callable[[float], None],
-        counter: Callable[[str], Any],
-        reject: Callable[[], None],
-        in_flight: Any,
-        is_shared: bool,
-    ) -> None:
-        self.reject = reject
-        self._in_flight = 0
-        # Shared, it must be written down at every change; by itself it is asked for when somebody wants to know.
-        self._tell: Callable[[float], None] | None = in_flight.set if is_shared else None
-        if not is_shared:
-            in_flight.set_function(lambda: float(self._in_flight))
-        self._observe = observe
-        self._counter = counter
-        self._by_status: dict[int, Callable[[], None]] = {}
+    def __init__(self, requests: Any, seconds: Any, rejected: Any, in_flight: Any) -> None:
+        self._requests = requests
+        self._observe = seconds.observe
+        self.reject = rejected.inc
+        self._in_flight = in_flight
 
     def begun(self) -> None:
-        """A request is here."""
-        self._in_flight += 1
-        if self._tell is not None:
-            self._tell(self._in_flight)
+        self._in_flight.inc()
 
     def ended(self, status: int, took_s: float) -> None:
-        """A request that was begun has its answer."""
-        self._in_flight -= 1
-        if self._tell is not None:
-            self._tell(self._in_flight)
+        self._in_flight.dec()
         self._observe(took_s)
-        count = self._by_status.get(status)
-        if count is None:
-            count = self._by_status[status] = self._counter(str(status)).inc
-        count()
+        self._requests(str(status)).inc()
