@@ -1,9 +1,9 @@
 """What a server tells Prometheus: requests by model, runtime and code, how long they took, and how many are at work.
 
-In: what happens to requests. Out: `Metrics`, and its text, in the exposition format. A process by itself counts in plain
-numbers, of which the text is made when somebody asks; prometheus-client's own would take a lock for each. Of several
-processes on one port, whichever is asked answers for all: they share files in the folder that `METRICS_FOLDER` names,
-which costs some microseconds a request.
+In: what happens to requests. Out: `Metrics`, and its text, in the exposition format. A process by itself counts in
+plain numbers, of which the text is made when somebody asks; prometheus-client's own would take a lock for each. Of
+several processes on one port, whichever is asked answers for all: they share files in the folder that `METRICS_FOLDER`
+names, which costs some microseconds a request.
 """
 
 import os
