@@ -30,6 +30,7 @@ from harness.serving.work import Job
 
 _LINE_BYTES = 4
 """Of a header beside its name and value: a colon, a space and the end of the line."""
+
 _PLAIN_BYTES = 2**18
 """Of a body; with a larger one a request goes to the application, which knows how much of others is on its way."""
 
@@ -112,9 +113,7 @@ class _Connection(HttpToolsProtocol):
         self._is_at_start = not self._is_begun
         if self._missing_bytes:
             self._collect(data)
-        elif self._is_at_start and self._is_known(data):
-            pass
-        else:
+        elif not (self._is_at_start and self._is_known(data)):
             (self._receive if len(data) <= _PIECE_BYTES else self._receive_in_pieces)(data)
 
     def _receive_in_pieces(self, data: bytes) -> None:
@@ -220,7 +219,7 @@ class _Connection(HttpToolsProtocol):
         )
 
     def _is_known(self, data: bytes) -> bool:
-        """Whether this is a request with a head that is known, or as much as has come of one; then it is taken."""
+        """Whether this is a request with a known head, or as much as has come of one; then it is taken."""
         found = self.heads.find(data)
         if found is None or not self._is_free():
             return False
