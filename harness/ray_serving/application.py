@@ -4,8 +4,10 @@ In: a servable, its `Place`, and how it is scaled. Out: an application whose rep
 and Serve's controller say of themselves. What goes wrong is one InfrastructureError, in a line.
 """
 
+import contextlib
 import importlib
 import logging
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError
 from harness.ports import Servable
+from harness.process import SERVER_HEADER
 
 SWITCHES = {"haproxy": "RAY_SERVE_ENABLE_HA_PROXY", "throughput_optimized": "RAY_SERVE_THROUGHPUT_OPTIMIZED"}
 """Parameters of the target, and where Serve's processes read them from when they start."""
@@ -23,6 +26,9 @@ _DEPLOYMENT = "candidate"
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 _KEEP_ALIVE_S = 3600
 """Serve's own 90 s would close what a load generator keeps open at a low rate, and count as errors of the model."""
+
+_LOOKS, _LOOK_S = 5, 0.1
+"""So many looks in a row, so far apart, are to find all replicas."""
 
 _ANSWER_S = 30.0
 """Longest time that Serve's controller, or a replica, may take to say what it is asked."""
@@ -102,6 +108,34 @@ def deploy(servable: Servable, place: Place, scale: Mapping[str, Any], timeout_s
         _wait_running(servable, place.name, scale, timeout_s)
     except (RuntimeError, OSError, ray.exceptions.RayError) as error:
         raise _failed("Ray Serve does not start", str(error), servable.log) from error
+
+
+def wait_answering(url: str, count: int, timeout_s: float) -> None:
+    """Wait until so many replicas answer, and go on to.
+
+    A proxy learns of each some time after it runs; HAProxy is started anew for that, and may have the first alone once
+    more, though the others have answered. Raises InfrastructureError where it takes longer than `timeout_s` seconds.
+    """
+    clock = SystemClock()
+    until_s = clock.monotonic_s() + timeout_s
+    in_a_row = 0
+    while in_a_row < _LOOKS:
+        # They take turns where nothing else is asked; where they are picked by lot, four times as many find nearly all.
+        seen = {_who_answers(url) for _ in range(4 * count)} - {None}
+        in_a_row = in_a_row + 1 if len(seen) >= count else 0
+        if clock.monotonic_s() > until_s:
+            raise InfrastructureError(
+                f"{len(seen)} of {count} replicas answer at {url} within {timeout_s:g} s: Ray Serve's proxy sends "
+                "nothing to the others, though they run."
+            )
+        clock.sleep(_LOOK_S)
+
+
+def _who_answers(url: str) -> str | None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with contextlib.suppress(OSError), opener.open(f"{url}/v2/health/live", timeout=2.0) as answer:
+        return str(answer.headers[SERVER_HEADER])
+    return None
 
 
 def remove(name: str) -> None:

@@ -19,7 +19,18 @@ from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UnansweredError, UsageError
 from harness.ports import Servable
 from harness.process import LOOPBACK, log_tail, refuse_taken, wait_ready
-from harness.ray_serving.application import SWITCHES, Place, Replicas, append, deploy, remove, replicas, running, start
+from harness.ray_serving.application import (
+    SWITCHES,
+    Place,
+    Replicas,
+    append,
+    deploy,
+    remove,
+    replicas,
+    running,
+    start,
+    wait_answering,
+)
 from harness.ray_serving.cluster import on_cluster
 from harness.ray_serving.parcel import in_place
 from harness.ray_serving.surroundings import HOOK, HOOK_SETTING, free_port, surroundings
@@ -80,8 +91,11 @@ class RayServe:
         began_s = clock.monotonic_s()
         with self._place(servable) as there:
             deploy(servable, there, self._scale(servable.replicas), self.ready_timeout_s)
-            left_s = max(1.0, self.ready_timeout_s - (clock.monotonic_s() - began_s))
-            wait_ready(f"{there.url}/v2/health/ready", timeout_s=left_s, what="Ray Serve")
+            until_s = began_s + self.ready_timeout_s
+            wait_ready(
+                f"{there.url}/v2/health/ready", timeout_s=max(1.0, until_s - clock.monotonic_s()), what="Ray Serve"
+            )
+            wait_answering(there.url, servable.replicas, max(1.0, until_s - clock.monotonic_s()))
             found = replicas(there.name)
             yield Endpoint(
                 url=there.url,
