@@ -1,7 +1,7 @@
 """One forest, one client, one row a request: how many answers a second from ours, MLServer, MLflow, BentoML, Ray Serve?
 
     make peers                                       # their environments, once (0.7 GB)
-    .venv/bin/python benchmarks/peers                # half an hour; --rounds 1 --seconds 1 tries it in four minutes
+    .venv/bin/python benchmarks/peers                # three quarters of an hour; --rounds 1 --seconds 1: four minutes
 
 Each server has one process on a core of its own and the generator another, where there are two. In each round every
 server is started, shown to answer every row of the holdout with the right probabilities, loaded with more and more

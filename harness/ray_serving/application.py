@@ -113,14 +113,15 @@ def deploy(servable: Servable, place: Place, scale: Mapping[str, Any], timeout_s
 def wait_answering(url: str, count: int, timeout_s: float) -> None:
     """Wait until so many replicas answer, and go on to.
 
-    A proxy learns of each some time after it runs; HAProxy is started anew for that, and may have the first alone once
-    more, though the others have answered. Raises InfrastructureError where it takes longer than `timeout_s` seconds.
+    For HAProxy, which learns of each some time after it runs, and may have the first alone once more, though the others
+    have answered. Serve's own proxy prefers those of its node, so that others may never be seen. Raises
+    InfrastructureError where it takes longer than `timeout_s` seconds.
     """
     clock = SystemClock()
     until_s = clock.monotonic_s() + timeout_s
     in_a_row = 0
     while in_a_row < _LOOKS:
-        # They take turns where nothing else is asked; where they are picked by lot, four times as many find nearly all.
+        # They take turns where nothing else is asked; four times as many, for others may ask there too.
         seen = {_who_answers(url) for _ in range(4 * count)} - {None}
         in_a_row = in_a_row + 1 if len(seen) >= count else 0
         if clock.monotonic_s() > until_s:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import harness
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import InfrastructureError
 from harness.ports import Servable
 from harness.records.server import ServerSettings
 from harness.sweeper import swept
@@ -24,10 +24,10 @@ Parcel: TypeAlias = dict[str, Any]
 
 def packed(servable: Servable) -> Parcel:
     """What replicas need that is here, the token of the clients included, which is nowhere written down on its way."""
-    token = servable.settings.token_env
+    settings = servable.settings
     return {
         "version": harness.__version__,
-        "environment": {token: _token(token)} if token is not None else {},
+        "environment": {settings.token_env: settings.token()} if settings.token_env is not None else {},
         "files": {
             name: {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.is_file()}
             for name, folder in servable.bundles.items()
@@ -72,10 +72,3 @@ def _unpacked(parcel: Parcel) -> Iterator[Mapping[str, Path]]:
             for file, contents in files.items():
                 (folders[name] / file).write_bytes(contents)
         yield folders
-
-
-def _token(name: str) -> str:
-    token = os.environ.get(name)
-    if not token:
-        raise UsageError(f"The environment variable {name} holds no token: set it, or serve without.")
-    return token

@@ -15,7 +15,6 @@ from harness.process import ONE_THREAD
 _PORTS = range(20_000, 30_000)
 """Below the range from which the system gives ports (32,768 and up), between Ray's workers' and its replicas'."""
 
-
 HOOK_SETTING, HOOK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "harness.ray_serving.ingress.middlewares"
 """Where a replica looks for what is to stand before Serve's own way, and what stands there."""
 

@@ -136,7 +136,7 @@ def predictor(stored: bytes, signature: Signature) -> Predictor:
     if not wanted.keys() <= {NUMBERS, TEXTS} or len(outputs) != (1 if regression else 2):
         raise ValueError(f"its inputs are {sorted(wanted)} and its outputs {outputs}")
     answer = outputs[-1:]
-    # Given none, each run makes its own, which takes a sixth of what a forest takes for one row.
+    # Given none, each run makes its own, which takes an eighth of the time that a forest takes for one row.
     options = onnxruntime.RunOptions()
 
     def predict(batch: Batch) -> Prediction:

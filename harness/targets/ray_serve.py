@@ -95,8 +95,9 @@ class RayServe:
             wait_ready(
                 f"{there.url}/v2/health/ready", timeout_s=max(1.0, until_s - clock.monotonic_s()), what="Ray Serve"
             )
-            wait_answering(there.url, servable.replicas, max(1.0, until_s - clock.monotonic_s()))
             found = replicas(there.name)
+            if set(found.switches[SWITCHES["haproxy"]]) == {"1"}:
+                wait_answering(there.url, servable.replicas, max(1.0, until_s - clock.monotonic_s()))
             yield Endpoint(
                 url=there.url,
                 model=servable.model,
@@ -157,7 +158,7 @@ class RayServe:
         if not self.haproxy:
             return self._switches()
         # Serve's own four take from the replicas on a small machine what they lose by getting in each other's way.
-        threads = min(_MOST_THREADS, math.ceil(max(servable.replicas, self.max_replicas) / _REPLICAS_PER_THREAD))
+        threads = min(_MOST_THREADS, math.ceil(self._most(servable) / _REPLICAS_PER_THREAD))
         return {**self._switches(), HOOK_SETTING: HOOK, "RAY_SERVE_HAPROXY_NBTHREAD": str(threads)}
 
     def _in_force(self, found: Replicas, there: Place) -> Iterator[str]:
@@ -175,21 +176,24 @@ class RayServe:
             if name not in SWITCHES.values():
                 yield f"{name}={value}"
 
+    def _most(self, servable: Servable) -> int:
+        """Replicas that there may be at once."""
+        return max(servable.replicas, self.max_replicas)
+
     def _place(self, servable: Servable) -> contextlib.AbstractContextManager[Place]:
         if servable.ray_address is not None:
             return on_cluster(servable, self.port, self.opened, self._settings(servable))
-        return _own(servable, self.port, max(servable.replicas, self.max_replicas) + 1, self._settings(servable))
+        return _own(servable, self.port, self._most(servable) + 1, self._settings(servable))
 
     def _refuse_impossible(self, servable: Servable) -> None:
         if servable.bundle is None or servable.runtime is None:
             raise UsageError("The target ray_serve serves a candidate in a runtime, and was given none.")
-        most = max(servable.replicas, self.max_replicas)
         if 0 < self.max_replicas < servable.replicas:
             raise UsageError(
                 f"max_replicas ({self.max_replicas}) is less than the {servable.replicas} replicas to begin with: "
                 "raise it, or leave it out for a fixed number."
             )
-        if servable.ray_address is None and (self.opened or 0 < self.max_replicas_per_node < most):
+        if servable.ray_address is None and (self.opened or 0 < self.max_replicas_per_node < self._most(servable)):
             raise UsageError(
                 "`opened`, and fewer replicas on a node than there are (max_replicas_per_node), are for a Ray cluster: "
                 "name it by --ray-address. A Ray of our own is one node, and its server listens on loopback."

@@ -18,6 +18,7 @@ from harness.serving.app import App
 from harness.serving.connections import connection_class
 from harness.serving.limits import Limits
 from harness.serving.work import Model
+from tests.raw_http import send_parts
 
 SIGNATURE = Signature(task="regression", columns=(Column(name="x", kind="number"),))
 LIMITS = Limits(headers_bytes=2**10, coming_bytes=2**20, send_s=3.0)
@@ -62,10 +63,7 @@ def server():
 def said(server, *parts, answers=None, pause_s=0.05):
     """What is said to these parts, sent one after the other; until so many answers are there, or the server ends it."""
     with socket.create_connection(server.address, timeout=10) as sock:
-        for part in parts:
-            with contextlib.suppress(OSError):  # it may have closed by now, and said why
-                sock.sendall(part)
-            time.sleep(pause_s)
+        send_parts(sock, parts, pause_s)
         found = b""
         with contextlib.suppress(OSError):
             while answers is None or found.count(b"HTTP/1.1 ") < answers or not found.endswith(b"}"):

@@ -29,6 +29,7 @@ from harness.serving.protocol import encode_request
 from harness.stages.load.generator import generator
 from harness.stages.load.timing import DENSE
 from harness.targets.asgi import Asgi
+from tests.raw_http import send_parts
 
 INFER = "/v2/models/c1/infer"
 
@@ -116,10 +117,7 @@ def spoken(served, *parts, wait_s=5.0, pause_s=0.0):
     """What a server says to these bytes; whatever comes within `wait_s` seconds."""
     address = urlsplit(served.url)
     with socket.create_connection((address.hostname, address.port), timeout=wait_s) as sock:
-        for part in parts:
-            with contextlib.suppress(OSError):  # it may have closed by now, and said why
-                sock.sendall(part)
-            time.sleep(pause_s)
+        send_parts(sock, parts, pause_s)
         found = b""
         with contextlib.suppress(OSError):
             while piece := sock.recv(65_536):
