@@ -281,6 +281,7 @@ def host(found: Findings) -> Table:
         ("the generator's timers and priority", _timing(ledger)),
         ("the generator's roofline", _roofline(found)),
         ("servers of this machine run on", _cores(machine.target_cores)),
+        *([("Ray", "a cluster that was there already")] if ledger.run.is_on_cluster else []),
         ("Python", machine.python),
         *sorted(machine.versions.items()),
     ]

@@ -14,21 +14,27 @@ from pathlib import Path
 
 import harness
 from harness.analysis.reduce import reduce_step
-from harness.analysis.validity import ROOFLINE_SHARE, judged, known_roofline, levelled_off
+from harness.analysis.validity import judged, known_roofline, levelled_off
 from harness.clock import Clock
-from harness.errors import IntegrityError, UsageError
+from harness.errors import UsageError
 from harness.pipeline.cells import candidate_cell, micro_cell, refit_cell, search_cell, serve_cell
 from harness.pipeline.inputs import Inputs, Searched, read_inputs
 from harness.pipeline.plan import Plan, refuse_outside, refuse_too_many, resolved
+from harness.pipeline.refusals import (
+    refuse_another,
+    refuse_beyond,
+    refuse_elsewhere,
+    refuse_no_cluster,
+    refuse_taken_ports,
+)
 from harness.pipeline.report import write_report
 from harness.pipeline.work import CellFailedError, Told, Work
-from harness.plugins import clustered_targets
-from harness.process import allow_open_files, refuse_taken
+from harness.process import allow_open_files
 from harness.ray_session import ray_session, refuse_silent
 from harness.records.cell import Cell
 from harness.records.finding import Document
 from harness.records.ledger import Ledger
-from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Roofline, Run
+from harness.records.run import INFRASTRUCTURE, CellResult, CellState, Failure, Progress, Run
 from harness.records.scenario import Scenario
 from harness.records.words import ROOFLINE
 from harness.stages.fleet import SearchFleet
@@ -41,7 +47,6 @@ from harness.store.files import write_atomically
 from harness.store.roofline import keep_roofline, read_roofline
 from harness.store.runs import RunFolder, disk_failures, find_run, locked, new_run
 from harness.store.scenarios import kept_scenario, read_scenario, scenario_name
-from harness.units import Unit, format_number
 
 SPARE_FILES = 256
 """Files that a process has open beside its connections: libraries, logs, the database."""
@@ -104,7 +109,7 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
     tables = [searched.checked() for searched in inputs.searched]
     host = fingerprint()
     roofline = read_roofline(around.results, host)
-    _refuse_beyond(plan, roofline)
+    refuse_beyond(plan, roofline)
     refuse_too_many(scenario.load, host)
     with locked(around.results), disk_failures():
         _prepare_machine(plan, plan.cells, around)
@@ -119,6 +124,7 @@ def begin(brought: Brought, run_id: str | None, around: Surroundings) -> Finishe
             harness_version=harness.__version__,
             started_utc=started_utc,
             roofline=roofline,
+            is_on_cluster=around.ray_address is not None,
         )
 
         def fill(made: RunFolder) -> None:
@@ -146,8 +152,9 @@ def resume(run_id: str, around: Surroundings) -> Finished:
             plan = resolved(kept_scenario(folder.scenario, ledger.run.scenario_sha256), str(folder.scenario))
             if around.isolated:
                 refuse_outside(plan)
+            refuse_elsewhere(ledger.run, around.ray_address)
             inputs = read_inputs(plan.scenario, Path(ledger.run.data_folder))
-            _refuse_another(folder, ledger, plan, inputs)
+            refuse_another(ledger, plan, inputs)
             _prepare_machine(plan, _left(plan, ledger), around)
             return _worked_off(folder, database, plan, inputs, around)
 
@@ -155,71 +162,11 @@ def resume(run_id: str, around: Surroundings) -> Finished:
 def _prepare_machine(plan: Plan, cells: Iterable[Cell], around: Surroundings) -> None:
     """Whatever a run needs of the machine and can be had, or refused, before it begins."""
     if plan.scenario.load.placement == "cluster":
-        _refuse_no_cluster(around)
+        refuse_no_cluster(around.ray_address, has_page=around.page is not None)
     if around.ray_address is not None:
         refuse_silent(around.ray_address)
     allow_open_files(plan.scenario.load.in_flight_max + SPARE_FILES)
-    _refuse_taken_ports(cells, around)
-
-
-def _refuse_no_cluster(around: Surroundings) -> None:
-    if around.ray_address is None:
-        raise UsageError('load.placement = "cluster" needs a cluster: name it by --ray-address.')
-    if around.page is not None:
-        raise UsageError(
-            '--ui shows processes of this machine, and with load.placement = "cluster" there are none: leave out one '
-            "of the two."
-        )
-
-
-def _refuse_beyond(plan: Plan, roofline: Roofline | None) -> None:
-    """Raises UsageError on a rate of which no step could be believed here."""
-    load = plan.scenario.load
-    asked_rps = float(load.parameters.get("steady", {}).get("rate_rps", 0.0))
-    if roofline is None or not roofline.holds_for(load):
-        return
-    most_rps = ROOFLINE_SHARE * roofline.rate_rps
-    if asked_rps > most_rps:
-        raise UsageError(
-            f"{format_number(asked_rps, Unit.RPS)} are asked for, and the load generator can be believed here up to "
-            f"{format_number(most_rps, Unit.RPS)}: {format_number(ROOFLINE_SHARE, Unit.SHARE)} of the "
-            f"{format_number(roofline.rate_rps, Unit.RPS)} that it reached against a server that computes nothing "
-            f"({roofline.measured_by}, {roofline.measured_utc}). Ask for less, give it more workers where there are "
-            "cores for them, or have `harness doctor` measure it anew."
-        )
-
-
-def _refuse_taken_ports(cells: Iterable[Cell], around: Surroundings) -> None:
-    elsewhere = clustered_targets() if around.ray_address is not None else frozenset()
-    here = [cell for cell in cells if cell.target not in elsewhere]
-    for target, port in sorted({(str(cell.target), int(cell.parameters.get("port", 0))) for cell in here}):
-        try:
-            refuse_taken(port)
-        except UsageError as error:
-            raise UsageError(f"The target {target}: {error}") from None
-
-
-def _refuse_another(folder: RunFolder, ledger: Ledger, plan: Plan, inputs: Inputs) -> None:
-    if inputs.data_sha256 != ledger.run.data_sha256:
-        known = {entry.sha256 for entry in ledger.tables}
-        other = [one.data.source for one in inputs.searched if one.table.sha256 not in known]
-        what = f"The table {other[0]} is not the one" if other else "The requests are not those"
-        raise IntegrityError(f"{what} that the run {folder.id} began with. Bring back what it was, or start a new run.")
-    if inputs.trace_sha256 != ledger.run.trace_sha256:
-        raise IntegrityError(
-            f"The trace in {plan.scenario.load.arrivals} is not the one that the run {folder.id} began with. "
-            "Bring that one back, or start a new run."
-        )
-    if harness.__version__ != ledger.run.harness_version or plan.cells != ledger.plan:
-        raise UsageError(
-            f"The run {folder.id} was begun by harness {ledger.run.harness_version}; this is {harness.__version__}. "
-            "Figures of two versions are never pooled: start a new run."
-        )
-    if fingerprint() != ledger.host:
-        raise UsageError(
-            f"The run {folder.id} was begun on another machine or with other libraries. "
-            "Figures of unlike hosts are never pooled: start a new run."
-        )
+    refuse_taken_ports(cells, around.ray_address)
 
 
 def _worked_off(

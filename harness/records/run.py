@@ -190,6 +190,8 @@ class Run(Frozen):
     """What was known of the generator when the run began; a run with steps on the target `null` has its own."""
     simulation: Simulation | None = None
     """None: its trials ran."""
+    is_on_cluster: bool = False
+    """Whether a Ray cluster that was there already did what Ray does in it."""
 
 
 class CellState(StrEnum):

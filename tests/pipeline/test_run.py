@@ -1,7 +1,6 @@
 """What a run knows of its load generator: what was found before it, and what it leaves to the runs after it."""
 
 import dataclasses
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -10,9 +9,9 @@ import pytest
 
 from harness.clock import FakeClock
 from harness.errors import IntegrityError, UsageError
+from harness.pipeline import refusals
 from harness.pipeline import run as run_room
-from harness.pipeline.run import Surroundings, _keep_roofline, _refuse_taken_ports, resume, start
-from harness.process import LOOPBACK
+from harness.pipeline.run import Surroundings, _keep_roofline, resume, start
 from harness.records.run import Progress, Roofline, Run
 from harness.stages.host import fingerprint
 from harness.store.database import Database
@@ -102,7 +101,7 @@ def test_another_machine_or_version_does_not_go_on_with_a_run(tmp_path: Path, mo
     ours, before = fingerprint(), recorded(tmp_path, "begun")
     for changed in ({"cpu": "Abacus"}, {"versions": {**ours.versions, "numpy": "0.1"}}, {"memory_bytes": 1}):
         with monkeypatch.context() as patched:
-            patched.setattr(run_room, "fingerprint", lambda changed=changed: ours.model_copy(update=changed))
+            patched.setattr(refusals, "fingerprint", lambda changed=changed: ours.model_copy(update=changed))
             with pytest.raises(UsageError, match="was begun on another machine or with other libraries"):
                 resume("begun", surroundings(tmp_path))
     with monkeypatch.context() as patched:
@@ -114,22 +113,26 @@ def test_another_machine_or_version_does_not_go_on_with_a_run(tmp_path: Path, mo
         resume("begun", surroundings(tmp_path))
 
 
+def test_a_run_is_gone_on_with_where_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_room, "refuse_silent", lambda address: None)
+    here = surroundings(tmp_path)
+    cluster = dataclasses.replace(here, ray_address="10.0.0.1:6379")
+    for run_id, begun, other, refusal in (
+        ("here", here, cluster, "begun on this machine alone: leave out --ray-address"),
+        ("there", cluster, here, "begun on a Ray cluster: give --ray-address"),
+    ):
+        with pytest.raises(StopError):
+            start(SMOKE, (), run_id, begun)
+        before = recorded(tmp_path, run_id)
+        with pytest.raises(UsageError, match=refusal):
+            resume(run_id, other)
+        assert recorded(tmp_path, run_id) == before
+        with pytest.raises(StopError):
+            resume(run_id, begun)
+
+
 def test_a_damaged_roofline_is_refused_before_a_run_begins(tmp_path: Path) -> None:
     (tmp_path / "roofline.json").write_text("{")
     with pytest.raises(IntegrityError, match="cannot be read"):
         start(SMOKE, (), "refused", surroundings(tmp_path))
     assert not (tmp_path / "refused").exists()
-
-
-def test_a_port_is_looked_for_where_the_server_will_listen(ledgers: ModuleType, tmp_path: Path) -> None:
-    here = surroundings(tmp_path)
-    cluster = dataclasses.replace(here, ray_address="10.0.0.1:6379")
-    with socket.create_server((LOOPBACK, 0)) as taken:
-        there = {"parameters": {"port": taken.getsockname()[1]}}
-        targets = ("asgi", "ray_serve")
-        story = ledgers.Story(ledgers.scenario(serve=[{"target": target, **there} for target in targets]))
-        cells = {target: story.cell("serve", target=target) for target in targets}
-        _refuse_taken_ports([cells["ray_serve"]], cluster)
-        for cell, around in ((cells["asgi"], cluster), (cells["ray_serve"], here)):
-            with pytest.raises(UsageError, match=f"The target {cell.target}: Cannot listen"):
-                _refuse_taken_ports([cell], around)
