@@ -7,9 +7,10 @@ in bytes; a bundle answers 2 s after it was asked for.
 """
 
 import contextlib
+import itertools
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -29,6 +30,7 @@ from harness.ports import Servable
 from harness.process import LOOPBACK, ONE_THREAD, child, child_servers
 from harness.records.candidate import Endpoint
 from harness.records.load import NEVER, Head, Outcome, Step
+from harness.records.rows import Batch
 from harness.records.scenario import LoadPlan
 from harness.records.server import ServerSettings
 from harness.serving.protocol import encode_request
@@ -77,18 +79,15 @@ def one_row(subject: Subject) -> list[bytes]:
     ]
 
 
-def in_bytes(subject: Subject, count: int) -> tuple[bytes, Head]:
-    rows = subject.batch(count).numbers
-    raw = np.ascontiguousarray(rows, "<f8").tobytes()
-    given = {
-        "name": "rows",
-        "datatype": "FP64",
-        "shape": list(rows.shape),
-        "parameters": {"binary_data_size": len(raw)},
-    }
+def in_bytes(batches: Sequence[Batch]) -> tuple[list[bytes], Head]:
+    """Bodies of batches that are alike, and the head that they have in common."""
+    shape = list(batches[0].numbers.shape)
+    size = {"binary_data_size": 8 * shape[0] * shape[1]}
+    given = {"name": "rows", "datatype": "FP64", "shape": shape, "parameters": size}
     header = orjson.dumps({"inputs": [given], "parameters": {"binary_data_output": True}})
     headers = ("Content-Type", "application/octet-stream"), ("Inference-Header-Content-Length", str(len(header)))
-    return header + raw, Head(headers=headers)
+    bodies = [header + np.ascontiguousarray(batch.numbers, "<f8").tobytes() for batch in batches]
+    return bodies, Head(headers=headers)
 
 
 def rate(load: Generator, in_flight: int) -> float:
@@ -171,21 +170,23 @@ def at_rate(load: Generator, rate_rps: float) -> tuple[float, float]:
     return float(np.quantile(latency_ms, 0.5)), float(np.quantile(latency_ms, 0.99))
 
 
-def test_many_rows_in_bytes(benchmark: BenchmarkFixture, subject: Subject, tmp_path: Path) -> None:
-    """Beside the runtime by itself on the same core, in turns."""
-    body, head = in_bytes(subject, ROWS)
-    predict, batch, clock = subject.predictor("onnx"), subject.batch(ROWS), SystemClock()
+@pytest.mark.parametrize("rows", ["drawn", "the same"])
+def test_many_rows_in_bytes(benchmark: BenchmarkFixture, subject: Subject, tmp_path: Path, rows: str) -> None:
+    """Beside the runtime by itself on the same core, in turns; on rows that come as they may, or over and over."""
+    batches = subject.drawn(ROWS) if rows == "drawn" else [subject.batch(ROWS)]
+    bodies, head = in_bytes(batches)
+    predict, again, clock = subject.predictor("onnx"), itertools.cycle(batches), SystemClock()
 
     def alone() -> float:
         began_s, calls = clock.monotonic_s(), 0
         while clock.monotonic_s() - began_s < STEP_S:
-            predict(batch)
+            predict(next(again))
             calls += 1
         return ROWS * calls / (clock.monotonic_s() - began_s)
 
     with (
         asgi(subject, tmp_path) as endpoint,
-        generator(endpoint, [body], None, LoadPlan(), CORES, tmp_path, head=head) as load,
+        generator(endpoint, bodies, None, LoadPlan(), CORES, tmp_path, head=head) as load,
     ):
 
         def turns() -> list[tuple[float, float]]:
@@ -194,6 +195,7 @@ def test_many_rows_in_bytes(benchmark: BenchmarkFixture, subject: Subject, tmp_p
         found = benchmark.pedantic(turns, rounds=1)
     ratios = sorted(through / by_itself for by_itself, through in found)
     benchmark.extra_info.update(
+        rows=rows,
         runtime_rows_per_s=median(by_itself for by_itself, _ in found),
         served_rows_per_s=median(through for _, through in found),
         ratio=median(ratios),

@@ -26,6 +26,11 @@ from harness.stages.export import exported, loaded
 from harness.store.bundle import read_bundle, write_bundle
 from harness.store.database import Database
 
+_DRAWN_ROWS = 4_096
+"""In all batches together: a processor remembers what it saw of a hundred rows, and of a thousand nothing."""
+
+_FEWEST_BATCHES = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -47,6 +52,16 @@ class Subject:
     def batch(self, count: int) -> Batch:
         """`count` rows; those at hand over and over where there are fewer."""
         return self.rows.take(np.arange(count) % len(self.rows))
+
+    def drawn(self, count: int) -> list[Batch]:
+        """Batches of `count` rows, each drawn from those at hand; to be taken in turns.
+
+        A processor learns which way the trees branch on rows that come again in the same order, and then computes a
+        forest at up to twice the speed that it has on others.
+        """
+        random = np.random.default_rng(0)
+        batches = max(_FEWEST_BATCHES, _DRAWN_ROWS // count)
+        return [self.rows.take(random.integers(0, len(self.rows), count)) for _ in range(batches)]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -49,7 +49,7 @@ def asked(work: Work, cell: Cell) -> Asked:
         return Asked((requests and requests.bodies) or [b"{}"])
     plan, table = work.scenario.load, work.searched(cell).table
     batch = holdout_batch(table)
-    bodies = request_bodies(batch, table.signature, plan.rows)
+    bodies = request_bodies(batch, table.signature, plan.rows, plan.seed)
     new = new_bodies(batch, table.signature, plan.rows, bodies, plan.seed) if cell.candidate else []
     return Asked(bodies, new)
 

@@ -47,6 +47,10 @@ PAYLOADS_BYTES = 64 * 2**20
 """Most bytes of all of them; one is sent whatever its size. The run and its generator hold each several times over, and
 a thousand requests of thousands of rows would leave the machine no memory for what it measures."""
 
+_FEWEST_ROWS = 4_096
+"""Of requests of several rows, together. A processor learns which way the trees of a forest branch on a hundred rows that
+it meets again in the same order, and then computes twice as many; of a thousand it remembers nothing."""
+
 NEW_PAYLOADS = 200
 """Requests that are kept for asking whether a server remembers its answers."""
 
@@ -177,14 +181,22 @@ def wire_check(
     return check.model_copy(update={"target": target})
 
 
-def request_bodies(batch: Batch, signature: Signature, rows: int) -> list[bytes]:
-    """Requests of exactly `rows` rows each, which together hold every row of a batch, in order and from its beginning
-    again until the last one is full; fewer where there would be more than `PAYLOADS`, or than `PAYLOADS_BYTES` in all.
+def request_bodies(batch: Batch, signature: Signature, rows: int, seed: int) -> list[bytes]:
+    """Requests of exactly `rows` rows each, which together hold every row of a batch; fewer where there would be more
+    than `PAYLOADS`, or than `PAYLOADS_BYTES` in all.
+
+    Those of one row are in the order of the batch. Those of several are shuffled, and hold every row so often that they
+    are `_FEWEST_ROWS` together: a model is faster on rows that come again and again in the same order.
     """
+    places = np.arange(len(batch))
+    if rows > 1:
+        random = np.random.default_rng(seed)
+        times = math.ceil(max(rows, _FEWEST_ROWS) / len(batch))
+        places = np.concatenate([random.permutation(places) for _ in range(times)])
     bodies: list[bytes] = []
     size_bytes = 0
-    for start in range(0, min(len(batch), PAYLOADS * rows), rows):
-        body = encode_request(batch.take(np.arange(start, start + rows) % len(batch)), signature)
+    for start in range(0, min(len(places), PAYLOADS * rows), rows):
+        body = encode_request(batch.take(places.take(range(start, start + rows), mode="wrap")), signature)
         size_bytes += len(body)
         if bodies and size_bytes > PAYLOADS_BYTES:
             break

@@ -1,6 +1,7 @@
-"""A search on a cluster of three nodes that is there already, reached by `--ray-address`; one of them is killed."""
+"""Runs on a cluster of three nodes that is there already, reached by `--ray-address`; one of them is killed."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import FINISHED, started, wait_for_trials
+from commands import FINISHED, harness, started, wait_for_trials
 
+from harness.errors import ExitCode
 from harness.ray_session import ray_session
 from harness.records.run import Cause, CellState
 from harness.store.database import Database
@@ -158,3 +160,38 @@ def test_a_run_searches_serves_and_loads_on_one_cluster_and_leaves_it_as_it_was(
         import ray
 
         assert [one for one in ray._private.state.actors().values() if one["State"] != "DEAD"] == []
+
+
+@pytest.mark.long
+def test_a_node_that_is_killed_costs_a_served_cell_which_is_done_again_when_the_run_is_resumed(
+    tmp_path: Path, ray_cluster: Any, nothing_left: Callable[[], list[str]]
+) -> None:
+    results, there = ["--results", str(tmp_path)], ["--ray-address", ray_cluster.address]
+    text = SERVED.replace('placement = "cluster"\n', "").replace("step_s = 2.0", "step_s = 10.0")
+    (tmp_path / "lost.toml").write_text(text)
+    with started(["run", str(tmp_path / "lost.toml"), "--run-id", "lost", *results, *there]) as run:
+        assert run.stderr is not None
+        told = list(itertools.takewhile(lambda line: "steady:" not in line, run.stderr))
+        ray_cluster.lose_a_node()
+        told += run.stderr
+    assert run.returncode == ExitCode.INFRASTRUCTURE, told
+    (failed,) = (line for line in told if line.startswith("harness: serve "))
+    assert "1 of the 2 replicas at http://127.0.0.1:" in failed
+    with Database.read(tmp_path / "lost" / "run.db") as database:
+        ledger = database.ledger()
+    (served,) = (result for result in ledger.results if result.kind == "serve")
+    assert served.failure is not None and served.failure.cause is Cause.TARGET
+    assert ledger.steps == (), "a step that lost replicas has no figures"
+    assert nothing_left() == []
+
+    refused = harness("run", "--resume", "lost", *results)
+    assert refused.returncode == ExitCode.USAGE
+    assert "was begun on a Ray cluster" in refused.stderr
+    ray_cluster.gain_a_node()
+    resumed = harness("run", "--resume", "lost", *results, *there)
+    assert resumed.returncode in FINISHED, resumed.stderr
+    with Database.read(tmp_path / "lost" / "run.db") as database:
+        ledger = database.ledger()
+    assert {result.state for result in ledger.results} == {CellState.DONE}
+    assert {entry.step.shape for entry in ledger.steps} >= {"steady"}
+    assert nothing_left() == []

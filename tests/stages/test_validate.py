@@ -16,6 +16,7 @@ from harness.stages import validate
 from harness.stages.validate import parity_check, quality_checks, reload_check, request_bodies
 
 ROWS = 200
+SEED = 3
 RNG = np.random.default_rng(5)
 NUMBERS = RNG.normal(size=(ROWS, 2))
 BINARY = Signature(
@@ -229,18 +230,32 @@ def test_a_bundle_that_cannot_be_read_again_fails_its_reload() -> None:
     assert sys.executable not in check.detail
 
 
-@pytest.mark.parametrize(("rows", "requests"), [(1, ROWS), (64, 4), (ROWS, 1), (ROWS + 1, 1), (5 * ROWS, 1)])
-def test_requests_hold_every_row_and_are_all_of_the_size_asked_for(rows: int, requests: int) -> None:
-    sent = [decode_request(body, BINARY).numbers for body in request_bodies(BATCH, BINARY, rows)]
+def test_requests_of_one_row_hold_each_row_once_and_in_order() -> None:
+    sent = [decode_request(body, BINARY).numbers for body in request_bodies(BATCH, BINARY, 1, SEED)]
+    np.testing.assert_array_equal(np.vstack(sent), NUMBERS)
+
+
+# Each of the 200 rows has to come 21 times, or there were fewer than 4,096 rows in all.
+@pytest.mark.parametrize(("rows", "requests"), [(2, 2_100), (64, 66), (ROWS, 21), (ROWS + 1, 21), (5 * ROWS, 5)])
+def test_requests_of_several_rows_are_shuffled_and_hold_each_as_often(
+    monkeypatch: pytest.MonkeyPatch, rows: int, requests: int
+) -> None:
+    monkeypatch.setattr(validate, "PAYLOADS", 10_000)
+    bodies = request_bodies(BATCH, BINARY, rows, SEED)
+    sent = [decode_request(body, BINARY).numbers for body in bodies]
     assert [len(numbers) for numbers in sent] == [rows] * requests
-    np.testing.assert_array_equal(np.vstack(sent), NUMBERS[np.arange(requests * rows) % ROWS])
+    flat = np.vstack(sent)[: 21 * ROWS]
+    for turn in np.split(flat, 21):
+        np.testing.assert_array_equal(np.sort(turn, axis=0), np.sort(NUMBERS, axis=0))
+    assert len({turn.tobytes() for turn in np.split(flat, 21)}) == 21, "no order comes again"
+    assert request_bodies(BATCH, BINARY, rows, SEED) == bodies != request_bodies(BATCH, BINARY, rows, SEED + 1)
 
 
 def test_requests_are_bounded_in_number_and_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    every = request_bodies(BATCH, BINARY, 10)
+    every = request_bodies(BATCH, BINARY, 10, SEED)
     monkeypatch.setattr(validate, "PAYLOADS", 7)
-    assert request_bodies(BATCH, BINARY, 10) == every[:7]
+    assert request_bodies(BATCH, BINARY, 10, SEED) == every[:7]
     monkeypatch.setattr(validate, "PAYLOADS_BYTES", sum(map(len, every[:3])))
-    assert request_bodies(BATCH, BINARY, 10) == every[:3]
+    assert request_bodies(BATCH, BINARY, 10, SEED) == every[:3]
     monkeypatch.setattr(validate, "PAYLOADS_BYTES", 1)
-    assert request_bodies(BATCH, BINARY, 10) == every[:1]
+    assert request_bodies(BATCH, BINARY, 10, SEED) == every[:1]
