@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from harness.clock import Clock
 from harness.errors import UnansweredError, UsageError
-from harness.plugins import clustered_targets, plugin
+from harness.plugins import bare_targets, clustered_targets, names, plugin
 from harness.ports import Servable, Target
 from harness.process import refuse_gone
 from harness.records.candidate import Candidate, Endpoint
@@ -58,6 +58,9 @@ def served(
     """
     settings.token()
     settings.check_log()
+    if target in bare_targets():
+        serving = [name for name in names("targets") if name not in bare_targets()]
+        raise UsageError(f"The target {target} serves no candidate: have --target {' or '.join(serving)}.")
     made: Target = plugin("targets", target, parameters)
     if ray_address is not None and target not in clustered_targets():
         raise UsageError(
