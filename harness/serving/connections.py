@@ -92,13 +92,14 @@ class _Connection(HttpToolsProtocol):
         self._parts: list[bytes] = []
         self._missing_bytes = 0
         """Of a body whose head was known."""
-        self._began_s = 0.0
+        self._began_s = _now_s()
         self._idle: asyncio.TimerHandle | None = None
         if len(self.connections) >= self.limits.connections:
             transport.close()
         else:
             super().connection_made(cast("asyncio.Transport", Whole(transport)))
             self.flow = Flow(self.transport, self.pipeline, self._receive_in_pieces, self.limits.send_s)
+            self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_unused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_whole()
@@ -335,7 +336,9 @@ class _Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _close_unused(self) -> None:
-        """Close a connection that nobody has used for long. uvicorn makes and cancels a timer for each request."""
+        """Close a connection that nobody has used for long. uvicorn makes and cancels a timer for each request, and has
+        none for a connection on which no request ever came.
+        """
         self._idle = None
         left_s = self._began_s + self.timeout_keep_alive - _now_s()
         if left_s > 0:

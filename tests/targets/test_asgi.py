@@ -364,6 +364,12 @@ def test_who_asks_on_is_kept_and_who_does_not_is_let_go(hasty, good):
         assert sock.recv(1) == b""
 
 
+def test_who_connects_and_never_asks_is_let_go(hasty):
+    address = urlsplit(hasty.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as sock:
+        assert sock.recv(1) == b""
+
+
 def test_who_has_sent_half_when_the_server_ends_is_told_so(hasty, good):
     address = urlsplit(hasty.url)
     with socket.create_connection((address.hostname, address.port), timeout=30) as sock:
