@@ -48,8 +48,8 @@ PAYLOADS_BYTES = 64 * 2**20
 a thousand requests of thousands of rows would leave the machine no memory for what it measures."""
 
 _FEWEST_ROWS = 4_096
-"""Of requests of several rows, together. A processor learns which way the trees of a forest branch on a hundred rows that
-it meets again in the same order, and then computes twice as many; of a thousand it remembers nothing."""
+"""Of requests of several rows, together. A processor learns which way the trees of a forest branch on a hundred rows
+that it meets again in the same order, and then computes twice as many; of a thousand it remembers nothing."""
 
 NEW_PAYLOADS = 200
 """Requests that are kept for asking whether a server remembers its answers."""
