@@ -206,18 +206,20 @@ def test_many_rows_in_bytes(benchmark: BenchmarkFixture, subject: Subject, tmp_p
 
 @pytest.mark.parametrize("batch", [1, 8, 32])
 @pytest.mark.parametrize("runtime", ["onnx", "sklearn_native"])
+@pytest.mark.parametrize("rows", [1, 10, 100])
 def test_computed_together(
-    benchmark: BenchmarkFixture, subject: Subject, tmp_path: Path, batch: int, runtime: str
+    benchmark: BenchmarkFixture, subject: Subject, tmp_path: Path, batch: int, runtime: str, rows: int
 ) -> None:
     """What micro-batching brings, at 64 in flight."""
+    bodies = [encode_request(drawn, subject.candidate.signature) for drawn in subject.drawn(rows)]
     servable = served(subject, tmp_path / "log", ServerSettings(batch_requests=batch, waiting_s=10.0))
     servable = replace(servable, runtime=runtime)
     with (
         plugin("targets", "asgi").serve(servable) as endpoint,
-        generator(endpoint, one_row(subject), None, LoadPlan(), CORES, tmp_path) as load,
+        generator(endpoint, bodies, None, LoadPlan(), CORES, tmp_path) as load,
     ):
         found = benchmark.pedantic(rate, args=(load, 64), rounds=1)
-    benchmark.extra_info.update(answered_rps=found, batch=batch, runtime=runtime)
+    benchmark.extra_info.update(answered_rps=found, batch=batch, runtime=runtime, rows=rows)
 
 
 def test_cold_start(benchmark: BenchmarkFixture, subject: Subject, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from harness.serving.inference import (
     log_access,
     too_large,
     unpacked,
+    whole_number,
 )
 from harness.serving.limits import Limits
 from harness.serving.metrics import CONTENT_TYPE, metrics
@@ -128,8 +129,8 @@ class App:
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         """The whole of it, unpacked; refused where it is too large, before it is all in memory."""
         most, parts, size_bytes = self.limits.body_bytes, list[bytes](), 0
-        stated = headers.get(b"content-length", b"")
-        if stated.isdigit() and int(stated[:18]) > most:
+        stated = whole_number(headers.get(b"content-length", b""))
+        if stated is not None and stated > most:
             raise too_large(most)
         try:
             async for part in _parts(receive):

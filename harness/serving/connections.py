@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from harness.clock import SystemClock
 from harness.serving.app import App
 from harness.serving.flow import Flow
-from harness.serving.heads import Head, KnownHeads, is_plain
+from harness.serving.heads import Head, KnownHeads, plain_bytes
 from harness.serving.inference import Headers, Inference, Reply, failure
 from harness.serving.limits import Limits
 from harness.serving.transport import Whole
@@ -93,6 +93,8 @@ class _Connection(HttpToolsProtocol):
         self._missing_bytes = 0
         """Of a body whose head was known."""
         self._began_s = _now_s()
+        self._answering: asyncio.Task[None] | None = None
+        """The last plain request that had to wait for its turn."""
         self._idle: asyncio.TimerHandle | None = None
         if len(self.connections) >= self.limits.connections:
             transport.close()
@@ -105,6 +107,8 @@ class _Connection(HttpToolsProtocol):
         self._set_whole()
         if self._idle is not None:
             self._idle.cancel()
+        if self._answering is not None:
+            self._answering.cancel()  # nobody needs it computed
         if self in self.connections:
             super().connection_lost(exc)
 
@@ -170,10 +174,11 @@ class _Connection(HttpToolsProtocol):
             self._is_too_large = True
             raise _RefusedHeadError
         inference = self.inferences.get(self.url)
-        if inference is not None and self._is_plain() and inference.admits(self._named):
+        body_bytes = self._plain_bytes() if inference is not None else None
+        if inference is not None and body_bytes is not None and inference.admits(self._named):
             self._inference, self._began_s = inference, _now_s()
             if self._is_at_start:
-                self.heads.remember(self._data, Head(inference, self._named, int(self._named[b"content-length"])))
+                self.heads.remember(self._data, Head(inference, self._named, body_bytes))
             return
         if self.parser.should_upgrade():
             self._is_upgrade = True
@@ -203,15 +208,13 @@ class _Connection(HttpToolsProtocol):
         self.parser = type(self.parser)(self)
         self._receive(b"\r\n".join(lines) + end + rest)
 
-    def _is_plain(self) -> bool:
-        """Whether a request to an inference needs nothing but its reply, and nothing is before it."""
-        self._named = named = dict(self.headers)
-        return (
-            self._is_free()
-            and self.parser.get_method() == b"POST"
-            and is_plain(named, self.parser.get_http_version(), self.most_plain_bytes)
-            and self.parser.should_keep_alive()
-        )
+    def _plain_bytes(self) -> int | None:
+        """The size of a request's body, where it needs nothing but its reply, and nothing is before it; else None."""
+        self._named = dict(self.headers)
+        if not self._is_free() or self.parser.get_method() != b"POST" or not self.parser.should_keep_alive():
+            return None
+        size_bytes = plain_bytes(self._named, self.parser.get_http_version())
+        return size_bytes if size_bytes is not None and size_bytes <= self.most_plain_bytes else None
 
     def _is_free(self) -> bool:
         """Whether nothing is before a request that comes now, and more may come after it."""
@@ -280,9 +283,9 @@ class _Connection(HttpToolsProtocol):
                 self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_unused)
         else:
             self.cycle = cast("Any", _Waiting(keep_alive=not self._is_ending))
-            task = self.loop.create_task(self._send_later(inference, begun, cast("Any", self.cycle)))
-            task.add_done_callback(self.tasks.discard)
-            self.tasks.add(task)
+            self._answering = self.loop.create_task(self._send_later(inference, begun, cast("Any", self.cycle)))
+            self._answering.add_done_callback(self.tasks.discard)
+            self.tasks.add(self._answering)
 
     async def _send_later(self, inference: Inference, job: Job, waiting: _Waiting) -> None:
         try:
@@ -374,9 +377,17 @@ class _Connection(HttpToolsProtocol):
             self._refuse(408, f"a request may take {self.limits.send_s:g} s to send")
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer, unless an answer is on its way already, and close."""
+        """Answer, unless an answer is on its way already, and close.
+
+        Where a request before it waits for its own answer, that is the last one: this would be taken for it.
+        """
         self._set_whole()
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and not getattr(self.cycle, "more_body", False):
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        if not (self.pipeline or (answering and self.cycle.response_started)):
             body = orjson.dumps({"error": message})
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[status] + head + body)

@@ -1,13 +1,13 @@
 """Heads of requests: whether one is plain, and what those say that were read before.
 
-In: headers by name, and bytes as they were received. Out: `is_plain`; and `KnownHeads`, which finds by its bytes what a
-head says: a client sends the same one again and again, and to parse it takes longer than most else that is done for a
-small request.
+In: headers by name, and bytes as they were received. Out: `plain_bytes`; and `KnownHeads`, which finds by its bytes
+what a head says: a client sends the same one again and again, and to parse it takes longer than most else that is done
+for a small request.
 """
 
 from typing import NamedTuple
 
-from harness.serving.inference import Headers, Inference
+from harness.serving.inference import Headers, Inference, whole_number
 
 _NOT_PLAIN = frozenset((b"connection", b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"))
 """A request with one of these headers may need more than to be answered..."""
@@ -24,15 +24,14 @@ _MOST = 2**9
 """... and of so many; then it begins anew. Each length of a body makes another head."""
 
 
-def is_plain(named: Headers, version: str, most_bytes: int) -> bool:
-    """Whether a request with these headers needs nothing but its reply; `most_bytes` may be in its body."""
-    length = named.get(b"content-length", b"")
-    if not length.isdigit() or int(length[:18]) > most_bytes:
-        return False
+def plain_bytes(named: Headers, version: str) -> int | None:
+    """The size of a request's body, where the request needs nothing but its reply; else None."""
     # To keep the connection is the rule in HTTP/1.1 alone; in 1.0 the answer would have to say that it is.
-    return _NOT_PLAIN.isdisjoint(named) or (
+    if _NOT_PLAIN.isdisjoint(named) or (
         version == "1.1" and named.get(b"connection", b"").lower() == _KEPT and len(_NOT_PLAIN.intersection(named)) == 1
-    )
+    ):
+        return whole_number(named.get(b"content-length", b""))
+    return None
 
 
 class Head(NamedTuple):

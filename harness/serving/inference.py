@@ -192,6 +192,14 @@ def unpacked(body: bytes, encoding: bytes, most: int) -> bytes:
     return b"".join(parts)
 
 
+def whole_number(digits: bytes) -> int | None:
+    """What a header states in digits; None where there are others.
+
+    Zeros in front say nothing, and Python reads no number of thousands of digits: whatever has twenty is too large.
+    """
+    return int(digits.lstrip(b"0")[:20] or b"0") if digits.isdigit() else None
+
+
 def log_access(method: str, path: str, status: int, size_bytes: int, took_s: float) -> None:
     """A line of JSON for one request."""
     line = {"method": method, "path": path, "status": status, "bytes": size_bytes, "took_ms": round(1e3 * took_s, 3)}
@@ -202,9 +210,10 @@ def _json_length(headers: Headers) -> int | None:
     given = headers.get(b"inference-header-content-length")
     if given is None:
         return None
-    if not given.isdigit():
+    length = whole_number(given)
+    if length is None:
         raise RefusedError(400, "inference-header-content-length: must be a number of bytes")
-    return int(given[:18])  # a number of thousands of digits is an attack, and one of 18 is too large already
+    return length
 
 
 def _reply(job: Job) -> Reply:

@@ -9,6 +9,7 @@ protocol has no word for, is `null` in JSON, and in bytes NaN or an empty text.
 """
 
 import math
+import reprlib
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,20 @@ _MICROSECOND = timedelta(microseconds=1)
 _DAY_MICROSECONDS = np.int64(86_400_000_000)
 _SHOWN = 60
 _FEW = 64
+
+
+class _Brief(reprlib.Repr):
+    """Python's own `repr` takes time for all of a large value, and fails on one as deep as JSON may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxstring = 2, 20, 2 * _SHOWN
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        return "{...}" if x else "{}"  # the library's own sorts all keys, to show four
+
+
+_BRIEF = _Brief()
 
 
 class BadRequestError(ValueError):
@@ -126,7 +141,7 @@ def text_in_bytes(text: str) -> bytes:
 
 def shown(value: object) -> str:
     """A client's value in a message: one line, and not a long one."""
-    text = repr(value)
+    text = _BRIEF.repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 

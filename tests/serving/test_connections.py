@@ -25,7 +25,11 @@ LIMITS = Limits(headers_bytes=2**10, coming_bytes=2**20, send_s=3.0)
 READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: h\r\n\r\n"
 
 
+COMPUTED = set()
+
+
 def slowly_double(batch):
+    COMPUTED.add(batch.numbers[0, 0])
     if batch.numbers[0, 0] < 0:
         time.sleep(0.5)
     return Prediction(values=2 * batch.numbers[:, 0], probabilities=None)
@@ -40,6 +44,9 @@ def post(sent, *headers, length=None):
     stated = f"content-length: {len(sent) if length is None else length}"
     lines = ["POST /v2/models/double/infer HTTP/1.1", "host: h", *headers, *([stated] if length != "" else [])]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + sent
+
+
+SLOW = body(-1.0, *[1.0] * 60)
 
 
 def chunked(sent, behind=b""):
@@ -97,7 +104,7 @@ def test_headers_behind_a_body_have_a_bound_too(server):
 def test_requests_that_wait_for_the_one_before_them_are_not_all_taken_in(server):
     many = 2000
     with socket.create_connection(server.address, timeout=10) as sock:
-        sock.sendall(post(body(-1.0, *[1.0] * 60)) + READY * many)
+        sock.sendall(post(SLOW) + READY * many)
         time.sleep(0.2)  # while the first is computed
         (connection,) = server.server_state.connections
         assert 1 < len(connection.pipeline) < many / 4
@@ -153,13 +160,38 @@ def test_the_body_of_such_a_request_is_not_taken_for_a_request(server):
     [
         [b"CONNECT h:80 HTTP/1.1\r\nhost: h\r\n\r\n"],
         [b"CONNECT /v2 HTTP/1.1\r\nhost: h\r\n\r\n" + READY],
-        [READY + post(body(1.0), *UPGRADE)],
     ],
-    ids=["connect", "connect to a path", "behind another request"],
+    ids=["connect", "connect to a path"],
 )
 def test_where_it_cannot_be_read_in_this_one_that_is_said(server, parts):
     answer = said(server, *parts)
     assert statuses(answer) == [400] and b"another protocol" in answer
+
+
+NO_HTTP, FLOOD = b"no HTTP\r\n\r\n", post(b"", "x: " + "y" * 10**5)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[first + broken] for first in (READY, post(SLOW)) for broken in (NO_HTTP, FLOOD, post(body(1.0), *UPGRADE))]
+    + [[post(SLOW), broken] for broken in (NO_HTTP, FLOOD)],
+)
+def test_what_is_wrong_behind_a_request_is_not_said_in_place_of_its_answer(server, parts):
+    answer = b'"ready":true' if parts[0].startswith(READY) else b'"data":[-2.0,'
+    found = said(server, *parts)
+    assert statuses(found) == [200] and answer in found and b"connection: close" in found
+
+
+def test_who_leaves_before_its_turn_is_not_computed(server):
+    with socket.create_connection(server.address, timeout=10) as first:
+        first.sendall(post(SLOW))
+        time.sleep(0.1)
+        with socket.create_connection(server.address) as second:
+            second.sendall(post(body(7.0)))
+            time.sleep(0.1)
+        assert first.recv(65_536).startswith(b"HTTP/1.1 200 ")
+    assert b'"data":[16.0]' in said(server, post(body(8.0)), answers=1)
+    assert 8.0 in COMPUTED and 7.0 not in COMPUTED
 
 
 def test_large_bodies_on_their_way_have_a_bound_all_together(server):

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.serving.heads import Head, KnownHeads, is_plain
+from harness.serving.heads import Head, KnownHeads, plain_bytes
 
 BODY = b'{"inputs":[]}'
 HEAD = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: h\r\ncontent-length: 13\r\n\r\n"
@@ -68,19 +68,25 @@ def test_a_thousand_heads_are_not_kept():
 
 
 @pytest.mark.parametrize(
-    ("headers", "version", "plain"),
+    ("headers", "version", "body_bytes"),
     [
-        ({b"content-length": b"7"}, "1.0", True),
-        ({}, "1.1", False),
-        ({b"content-length": b"seven"}, "1.1", False),
-        ({b"content-length": b"101"}, "1.1", False),
-        ({b"content-length": b"9" * 5_000}, "1.1", False),
-        ({b"content-length": b"7", b"connection": b"Keep-Alive"}, "1.1", True),
-        ({b"content-length": b"7", b"connection": b"Keep-Alive"}, "1.0", False),
-        ({b"content-length": b"7", b"connection": b"close"}, "1.1", False),
-        ({b"content-length": b"7", b"connection": b"keep-alive", b"expect": b"100-continue"}, "1.1", False),
-        ({b"content-length": b"7", b"content-encoding": b"gzip"}, "1.1", False),
+        ({b"content-length": b"7"}, "1.0", 7),
+        ({}, "1.1", None),
+        ({b"content-length": b"seven"}, "1.1", None),
+        ({b"content-length": b"007"}, "1.1", 7),
+        ({b"content-length": b"7", b"connection": b"Keep-Alive"}, "1.1", 7),
+        ({b"content-length": b"7", b"connection": b"Keep-Alive"}, "1.0", None),
+        ({b"content-length": b"7", b"connection": b"close"}, "1.1", None),
+        ({b"content-length": b"7", b"connection": b"keep-alive", b"expect": b"100-continue"}, "1.1", None),
+        ({b"content-length": b"7", b"content-encoding": b"gzip"}, "1.1", None),
     ],
 )
-def test_a_plain_request_needs_nothing_but_its_reply(headers, version, plain):
-    assert is_plain(headers, version, most_bytes=100) is plain
+def test_a_plain_request_needs_nothing_but_its_reply(headers, version, body_bytes):
+    assert plain_bytes(headers, version) == body_bytes
+
+
+@pytest.mark.parametrize("length", [b"9" * 5_000, b"0" * 17 + b"99999999999", b"0" * 5_000 + b"99999999999"])
+def test_a_length_is_read_to_its_end(length):
+    """Digits in front, which the parser takes too, are not all there is."""
+    size = plain_bytes({b"content-length": length}, "1.1")
+    assert size is not None and size >= 99_999_999_999

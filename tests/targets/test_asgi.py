@@ -179,6 +179,10 @@ def corpus(good):
         "a shape of a million digits": (good.replace(b'"shape":[20]', b'"shape":[' + b"9" * 10**6 + b"]", 1), "body"),
         "a million digits": (good.replace(b'"data":[null', b'"data":[' + b"9" * 10**6, 1), "body"),
         "10,000 deep": (deep, "body"),
+        **{
+            f"{what} 1,000 deep": (replaced(good, height={what: json.loads("[" * 900 + "]" * 900)}), "height")
+            for what in ("shape", "datatype", "data")
+        },
         "a long text": (replaced(good, **first_row(good, "colour", "x" * (limits.text_characters + 1))), "colour"),
         "a surrogate": (good.replace(b'"red"', b'"\\ud800"', 1), "body"),
         "a name that is none": (replaced(good, height={"name": "\u2028\0<b>" * 99}), "'\\u2028\\x00<b>"),
@@ -195,6 +199,8 @@ def corpus(good):
     yield "no gzip", [request(good, "content-encoding: gzip")], 400, "body"
     yield "an unknown compression", [request(good, "content-encoding: br")], 415, "content-encoding"
     yield "a body too large", [request(b"x" * 70_000, length=limits.body_bytes + 1)], 413, "a body may have"
+    zeros = "0" * 18 + str(limits.body_bytes + 1)
+    yield "a length with zeros in front", [request(b"x" * 70_000, length=zeros)], 413, "a body may have"
     yield "a length of no number", [request(good, length="ten")], 400, "this is no HTTP"
     yield "a negative length", [request(good, length=-1)], 400, "this is no HTTP"
     yield "two lengths", [request(good, "content-length: 5")], 400, "this is no HTTP"
