@@ -18,8 +18,9 @@ from harness.runtimes.sklearn_native import SklearnNative
 from harness.server import main
 from harness.serving.protocol import decode_response, encode_request
 from harness.space.build import build
+from harness.space.families import defaults, families_for
 from harness.space.preprocess import to_batch
-from harness.stages.export import loaded
+from harness.stages.export import exported, loaded
 from harness.stages.validate import computed, reload_check
 from harness.store.bundle import write_bundle
 
@@ -149,30 +150,70 @@ sys.addaudithook(refuse)
 from harness.records.server import ServerSettings
 from harness.server import application
 
-app = application({"m": Path(sys.argv[1])}, sys.argv[2], ServerSettings())
+runtime, body, *folders = sys.argv[1:]
+bundles = {Path(folder).name: Path(folder) for folder in folders}
+app = application(bundles, runtime, ServerSettings())
 sent = []
 
 async def ask():
     async def receive():
-        return {"type": "http.request", "body": sys.argv[3].encode(), "more_body": False}
+        return {"type": "http.request", "body": body.encode(), "more_body": False}
 
     async def send(message):
         sent.append(message)
 
-    await app({"type": "http", "method": "POST", "path": "/v2/models/m/infer", "headers": []}, receive, send)
+    for name in bundles:
+        await app({"type": "http", "method": "POST", "path": f"/v2/models/{name}/infer", "headers": []}, receive, send)
 
 asyncio.run(ask())
-sys.exit(0 if sent[0]["status"] == 200 else f"answered {sent}")
+statuses = [message["status"] for message in sent if "status" in message]
+sys.exit(0 if statuses == [200] * len(bundles) else f"answered {sent}")
 """
+
+
+@pytest.fixture(scope="module")
+def of_every_family(tmp_path_factory):
+    """A bundle of each family, by the runtimes that it has a form in."""
+    folder, batch, found = tmp_path_factory.mktemp("families"), to_batch(FRAME, SIGNATURE.columns), {}
+    for family in families_for("regression"):
+        pipeline = build(defaults(family), SIGNATURE, 1).fit(FRAME, FRAME["a"])
+        files, artifacts = exported(pipeline, SIGNATURE, batch)
+        candidate = Candidate(
+            id=family.name,
+            origin="baseline",
+            configuration={"family": family.name},
+            cv_score=None,
+            fit_s=0.1,
+            signature=SIGNATURE,
+            metric="r2",
+            artifacts=artifacts,
+        )
+        write_bundle(folder / family.name, candidate, files)
+        for artifact in artifacts:
+            if artifact.file is not None:
+                found.setdefault(artifact.runtime, []).append(folder / family.name)
+    return found
+
+
+def watched(runtime, bundles):
+    body = encode_request(to_batch(FRAME[:2], SIGNATURE.columns), SIGNATURE).decode()
+    command = [sys.executable, "-c", WATCHED, runtime, body, *map(str, bundles)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("runtime", ["sklearn_native", "onnx"])
 def test_no_pickle_is_read_in_a_serving_process(written, runtime):
     """Whatever a file holds: `pickle.find_class` is what every unpickling that builds anything has to pass."""
-    folder, _, batch = written
-    body = encode_request(batch.take(slice(2)), SIGNATURE).decode()
-    command = [sys.executable, "-c", WATCHED, str(folder), runtime, body]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = watched(runtime, [written[0]])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("runtime", ["sklearn_native", "onnx"])
+def test_no_pickle_is_read_of_any_family(of_every_family, runtime):
+    bundles = of_every_family[runtime]
+    assert len(bundles) == len(families_for("regression"))
+    done = watched(runtime, bundles)
     assert done.returncode == 0, done.stderr
 
 
