@@ -28,6 +28,12 @@ _SLICE_S = 0.002
 _MOST_BYTES = 256 * 2**20
 """Of bodies that wait."""
 
+_UNKNOWN_S = 0.05
+"""What a request is taken to need of a model of which nothing is known yet: it has no example, and computed nothing.
+
+More than most need: where one may wait for half a second, about ten are let in until the first is computed.
+"""
+
 _GAPS = 0.1
 """Weight of the last gap between arrivals in their average."""
 
@@ -208,19 +214,21 @@ class Queue:
 
     def _count(self, job: Job, sign: int) -> None:
         if sign > 0:
-            expected_s = job.wire.expected_s(job.body)
-            job.expected_s = 0.0 if expected_s == math.inf else expected_s
+            job.expected_s = job.wire.expected_s(job.body)
+            if job.expected_s == math.inf:
+                job.expected_s = job.wire.guessed_s(job.body, _UNKNOWN_S)
         self._ahead_s = max(0.0, self._ahead_s + sign * job.expected_s)
         self._ahead_bytes += sign * len(job.body)
 
     def _compute(self, jobs: Sequence[Job]) -> None:
+        began_s = _now_s()
         if len(jobs) == 1:
             compute(jobs[0])
         else:
             compute_together(jobs)
-        each_s = (_now_s() - jobs[0].taken_s) / len(jobs)
-        for job in jobs:
-            _learn(job, each_s)
+        took_s, asked = _now_s() - began_s, [job for job in jobs if job.request is not None]
+        for job in asked:
+            _learn(job, took_s / len(asked))
 
     def _observe_arrival(self, at_s: float) -> None:
         # A long pause says nothing of what comes after it, but that it was long.
@@ -235,5 +243,9 @@ class Queue:
 
 
 def _learn(job: Job, took_s: float) -> None:
-    if job.outcome is not None and job.outcome.answer is not None:
+    """Also from one that the model failed on, or answered with no number: that time is spent as well.
+
+    A body that could not be decoded took next to none, and says nothing of the next one.
+    """
+    if job.request is not None:
         job.wire.learn(job.body, took_s)

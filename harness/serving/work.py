@@ -59,8 +59,8 @@ class Wire:
         """What computing is expected to take; infinite where none of that size has been computed yet."""
         return self.seconds.get(len(body).bit_length(), math.inf)
 
-    def guessed_s(self, body: bytes) -> float:
-        """The same, by the nearest size where that size is not known; infinite where none is.
+    def guessed_s(self, body: bytes, otherwise_s: float) -> float:
+        """The same, by the nearest size where that size is not known; `otherwise_s` where none is.
 
         A part of what one takes is the same for all, the rest grows with the body: one with r times as many bytes takes
         between once and r times as long. The geometric mean of both is wrong by the root of r at most. By r itself a
@@ -69,7 +69,7 @@ class Wire:
         """
         size = len(body).bit_length()
         known = list(self.seconds.items())  # in one go: a thread may learn another size meanwhile
-        nearest, seconds = min(known, key=lambda one: abs(one[0] - size), default=(size, math.inf))
+        nearest, seconds = min(known, key=lambda one: abs(one[0] - size), default=(size, otherwise_s))
         return seconds * math.exp2((size - nearest) / 2)
 
     def learn(self, body: bytes, took_s: float) -> None:
