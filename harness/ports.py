@@ -184,7 +184,7 @@ class Servable:
     """What a target is asked to serve, and where."""
 
     entry: str
-    """Module of a serving process: run as `python -m ENTRY serve ...`, or asked for `application(bundle, ...)`."""
+    """Module of a serving process: run as `python -m ENTRY serve ...`, or asked for `application(bundles, ...)`."""
     bundle: Path | None
     """Folder of the candidate; None for a target that serves nothing of ours."""
     runtime: str | None

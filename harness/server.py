@@ -35,17 +35,23 @@ under it, and count as errors of the model what is a setting of the server (uvic
 LIMITS = Limits()
 
 
-def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSettings) -> App:
+def application(
+    bundles: Mapping[str, Path],
+    runtime: str,
+    settings: ServerSettings,
+    address: str | None = None,
+    replica: str | None = None,
+) -> App:
     """The ASGI application that serves the candidates in these folders, every digest verified first.
 
-    Raises UsageError, IntegrityError or NotConvertibleError.
+    `address` and `replica` are for one behind a proxy: where clients ask, and how it is called there. Raises UsageError, IntegrityError or NotConvertibleError.
     """
     token = settings.token()
     settings.check_log()
     if settings.access_log is not None:
         _log_access(settings.access_log)
     models = [_model(name, bundle, runtime) for name, bundle in bundles.items()]
-    return App(models, settings, LIMITS, token)
+    return App(models, settings, LIMITS, token, address, replica)
 
 
 def _log_access(file: str) -> None:

@@ -218,9 +218,11 @@ def _builder(servable: Servable, place: Place) -> Any:
     """What a replica calls. It travels by value, and so names nothing of ours: its node may have no harness."""
     entry, runtime = servable.entry, servable.runtime
     settings, parcel, is_below = servable.settings.model_dump_json(), place.parcel, place.prefix != "/"
+    url = place.url
 
     def build() -> Any:
         import ray
+        from ray import serve
 
         where = f"The node {ray.util.get_node_ip_address()}"  # type: ignore[no-untyped-call]
         try:
@@ -228,6 +230,8 @@ def _builder(servable: Servable, place: Place) -> Any:
         except ModuleNotFoundError as error:
             raise RuntimeError(f"{where} has no harness, or another one ({error}): install ours there.") from None
         there = ray.get(parcel) if isinstance(parcel, ray.ObjectRef) else parcel
+        # In the parcel and not beside it: another harness is to say that it is one, not that it knows no such argument.
+        there = {**there, "address": url, "replica": serve.get_replica_context().replica_id.unique_id}
         made = room.application(there, entry, runtime, settings, where)
         return importlib.import_module("harness.ray_serving.below").Below(made) if is_below else made
 

@@ -44,6 +44,8 @@ def in_place(servable: Servable) -> Parcel:
 def application(parcel: Parcel, entry: str, runtime: str, settings: str, where: str) -> Any:
     """The ASGI application of a replica; `where` is how messages call its node.
 
+    The parcel also has `address`, where clients ask all replicas, and `replica`, how this one is called.
+
     Raises InfrastructureError where the node has another harness, and whatever the entry's own application raises.
     """
     # Here, for who packs needs none of what it imports.
@@ -56,7 +58,8 @@ def application(parcel: Parcel, entry: str, runtime: str, settings: str, where: 
     os.environ.update(parcel["environment"])
     with _unpacked(parcel) as bundles:
         told = ServerSettings.model_validate_json(settings)
-        return stand_before(importlib.import_module(entry).application(bundles, runtime, told))
+        made = importlib.import_module(entry).application
+        return stand_before(made(bundles, runtime, told, parcel["address"], parcel["replica"]))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the folder in which processes of one port count together; prometheus-client's own, read
 when that is imported."""
 
+COUNTED_TOGETHER = "HARNESS_COUNTED_TOGETHER"
+"""The environment variable that says so, set beside it: whoever starts us may have the other one for something else."""
 
 BATCH_LIMIT, BATCH_WAIT_LIMIT_S, WAITING_LIMIT_S = 1024, 1.0, 60.0
 """How far what a user may set goes."""

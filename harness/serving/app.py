@@ -57,7 +57,9 @@ class _GoneError(Exception):
 class App:
     """An ASGI application that answers for models; their names differ.
 
-    `token` is what clients must send; None: nothing. Raises UsageError where a model does not answer its own example.
+    `token` is what clients must send; None: nothing. `address` is where clients ask, and `replica` the name of this
+    process among those that answer there, where others stand in front; None: it is asked itself. Raises UsageError where
+    a model does not answer its own example.
     """
 
     def __init__(
@@ -66,12 +68,15 @@ class App:
         settings: ServerSettings | None = None,
         limits: Limits | None = None,
         token: str | None = None,
+        address: str | None = None,
+        replica: str | None = None,
     ) -> None:
         settings = settings or ServerSettings()
         self.limits = limits or Limits()
         self._guard = Guard(token)
         self._queue = Queue(settings.waiting_s, settings.batch_requests, settings.batch_wait_s)
-        self._metrics = metrics()
+        self._metrics = metrics(replica)
+        self._address = address
         self._logs = settings.access_log is not None
         self.inferences: dict[str, Inference] = {}
         """By their paths."""
@@ -172,7 +177,7 @@ class App:
         if method not in ("GET", "HEAD"):
             raise _not_allowed(method, "GET")
         if path == "/":
-            address = _address(scope)
+            address = self._address or _address(scope)
             return reply._replace(body=page(self._models, address, not self._guard.is_open).encode())
         return reply
 
@@ -238,7 +243,7 @@ def _not_allowed(method: str, allowed: str) -> RefusedError:
 
 
 def _address(scope: Message) -> str:
-    """As the server knows it: the client's own word for it could hold anything."""
+    """As the server itself knows it: the client's own word for it could hold anything."""
     host, port = (*(scope.get("server") or ()), None, None)[:2]
     return (
         f"{scope.get('scheme', 'http')}://{host or '127.0.0.1'}{f':{port}' if port else ''}{scope.get('root_path', '')}"

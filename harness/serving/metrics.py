@@ -2,8 +2,10 @@
 
 In: what happens to requests. Out: `Metrics`, and its text, in the exposition format. A process by itself counts in
 plain numbers, of which the text is made when somebody asks; prometheus-client's own would take a lock for each. Of
-several processes on one port, whichever is asked answers for all: they share files in the folder that `METRICS_FOLDER`
-names, which costs some microseconds a request.
+several processes on one port (`COUNTED_TOGETHER`), whichever is asked answers for all: they share files in the folder
+that `METRICS_FOLDER` names, which costs some microseconds a request. Replicas behind a proxy may be on several nodes and
+share none: each answers for itself alone, whoever is asked, and all that it says has its name as the label `replica`.
+Without it one's numbers would follow on another's, and Prometheus would take each that is lower for a new beginning.
 """
 
 import os
@@ -18,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from harness.records.server import METRICS_FOLDER
+from harness.records.server import COUNTED_TOGETHER
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,15 +59,16 @@ class Metrics(Protocol):
         ...
 
 
-def metrics() -> Metrics:
-    """Those of this process."""
-    return _Shared() if METRICS_FOLDER in os.environ else _Own()
+def metrics(replica: str | None = None) -> Metrics:
+    """Those of this process; `replica` is its name among those behind a proxy."""
+    return _Shared() if COUNTED_TOGETHER in os.environ else _Own(replica)
 
 
 class _Own(Collector):
     """Of one process by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, replica: str | None) -> None:
+        self._named = {} if replica is None else {"replica": replica}
         self._models: dict[tuple[str, str], _Counted] = {}
 
     def of(self, model: str, runtime: str) -> ModelMetrics:
@@ -73,12 +76,16 @@ class _Own(Collector):
 
     def text(self) -> bytes:
         registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
         registry.register(self)
         return generate_latest(registry)
 
     def collect(self) -> Iterator[Metric]:
         """As prometheus-client wants it."""
+        for family in (*ProcessCollector(registry=None).collect(), *self._counts()):
+            family.samples = [one._replace(labels={**one.labels, **self._named}) for one in family.samples]
+            yield family
+
+    def _counts(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(*_REQUESTS, labels=_LABELS_OF_REQUESTS)
         seconds = HistogramMetricFamily(*_REQUEST_SECONDS, labels=_LABELS)
         rejected = CounterMetricFamily(*_REJECTED, labels=_LABELS)

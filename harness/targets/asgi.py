@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.ports import Servable
 from harness.process import LOOPBACK, ONE_THREAD, child_servers, wait_ready
 from harness.records.candidate import Endpoint
-from harness.records.server import METRICS_FOLDER
+from harness.records.server import COUNTED_TOGETHER, METRICS_FOLDER
 from harness.sweeper import swept
 
 REQUIRES = ("uvicorn", "uvloop", "httptools")
@@ -79,4 +79,4 @@ def _shared_metrics(processes: int) -> Iterator[dict[str, str]]:
         yield {}
         return
     with swept("harness-metrics-") as folder:
-        yield {METRICS_FOLDER: str(folder)}
+        yield {METRICS_FOLDER: str(folder), COUNTED_TOGETHER: "1"}

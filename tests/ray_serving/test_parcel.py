@@ -33,9 +33,9 @@ def servable(tmp_path):
 
 ENTRY = """
 import os
-def application(bundles, runtime, settings):
+def application(bundles, runtime, settings, *told):
     files = {name: (folder / "signature.json").read_text() for name, folder in bundles.items()}
-    return files, runtime, settings, list(bundles.values()), os.environ["PARCEL_TOKEN"]
+    return files, runtime, settings, list(bundles.values()), os.environ["PARCEL_TOKEN"], told
 """
 
 
@@ -43,11 +43,12 @@ def test_a_replica_finds_the_files_and_the_token_and_leaves_no_file(servable, tm
     (tmp_path / "parcel_entry.py").write_text(ENTRY)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PARCEL_TOKEN", "secret")
-    parcel = packed(servable)
+    parcel = {**packed(servable), "address": "http://here", "replica": "a1"}
     monkeypatch.setenv("PARCEL_TOKEN", "of the node")
     settings = servable.settings.model_dump_json()
-    files, runtime, told, folders, token = application(parcel, "parcel_entry", "onnx", settings, "The node")
+    files, runtime, told, folders, token, where = application(parcel, "parcel_entry", "onnx", settings, "The node")
     assert (files, runtime, told, token) == ({"m": "one", "m2": "two"}, "onnx", servable.settings, "secret")
+    assert where == ("http://here", "a1")
     assert not any(Path(folder).exists() for folder in folders)
     assert os.environ["PARCEL_TOKEN"] == "secret"
 

@@ -324,6 +324,12 @@ def test_a_page_for_people_has_a_line_that_asks_the_model():
     assert "<b>" not in page and "&lt;b&gt;" in page
 
 
+def test_behind_a_proxy_the_page_has_the_address_of_all_and_not_what_a_client_says_of_it():
+    app = App([model(example=GOOD)], address="http://127.0.0.1:80/h")
+    page = asyncio.run(asked(app, "/", headers=[(b"host", b"evil.example")]))[2].decode()
+    assert f"curl -s http://127.0.0.1:80/h{INFER} " in page and "evil" not in page
+
+
 def test_a_line_is_logged_for_each_request_where_that_is_wanted(caplog):
     with caplog.at_level("INFO", logger="harness.access"):
         ask(INFER, "POST", [b"{"], settings=ServerSettings(access_log="requests.jsonl"))

@@ -12,6 +12,7 @@ from harness.ports import Servable
 from harness.records.candidate import Artifact, Candidate, Column, Signature
 from harness.runtimes.onnx import Onnx
 from harness.runtimes.sklearn_native import SklearnNative
+from harness.serving.protocol import encode_request
 from harness.space.build import build
 from harness.space.preprocess import to_batch
 from harness.store.bundle import write_bundle
@@ -43,7 +44,7 @@ def frame():
 
 @pytest.fixture(scope="session")
 def bundle(frame, tmp_path_factory):
-    """Folder of a candidate with both artifacts."""
+    """Folder of a candidate with both artifacts, and a row to show."""
     pipeline = build({"family": "logistic"}, SIGNATURE, 1).fit(frame, (frame["height"].fillna(0) > 0).astype(int))
     sample = to_batch(frame[:3], COLUMNS)
     runtimes = {"sklearn_native": SklearnNative(), "onnx": Onnx()}
@@ -71,6 +72,7 @@ def bundle(frame, tmp_path_factory):
             artifacts=artifacts,
         ),
         files,
+        encode_request(to_batch(frame[:1], COLUMNS), SIGNATURE),
     )
     return folder
 

@@ -105,6 +105,8 @@ def test_a_target_is_ready_answers_as_in_process_and_leaves_nothing(name, servab
         if not target_class(name).bare:
             assert endpoint.notes, "the settings that were in force"
             assert endpoint.cores == servable.cores
+            # Where everyone is to ask, not where a proxy in front does.
+            assert f"curl -s {endpoint.url}{endpoint.infer_path} " in ask(f"{endpoint.url}/")[1].decode()
 
     assert refused(endpoint.url)
     assert not [process for process in started if process in descendants()]
