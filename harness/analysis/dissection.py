@@ -1,6 +1,6 @@
 """Dissection: the steps at which the latency of a served cell is taken apart, and what routing adds to it.
 
-In: the plan, the capacities and the judged steps. Out: `dissections`, the step that carries each cell's capacity and
+In: the ledger, the capacities and the judged steps. Out: `dissections`, the step that carries each cell's capacity and
 the lowest load beside it; `routings`, what Ray Serve adds over plain ASGI, with `routing_sentence`.
 """
 
@@ -10,8 +10,10 @@ from harness.analysis.anatomy import TOLERANCE
 from harness.analysis.servers import speaking_step
 from harness.records.cell import Cell
 from harness.records.finding import Capacity, Dissection, Routing
+from harness.records.ledger import Ledger
 from harness.records.load import StepResult
-from harness.records.words import PLAIN, ROUTED
+from harness.records.server import ServerSettings
+from harness.records.words import PLAIN, ROUTED, Scalar
 from harness.units import Unit, format_number
 
 PART_NAMES = {
@@ -24,6 +26,9 @@ PART_NAMES = {
     "encoded": "encode",
 }
 """As a reader knows them."""
+
+_NOT_ON_THE_WAY = ("port", "opened", "ready_timeout_s", "max_replicas", "target_ongoing_requests")
+"""Parameters of a target that change nothing for a request, where the number of replicas stays."""
 
 
 def dissections(capacities: Sequence[Capacity], results: Sequence[StepResult]) -> tuple[Dissection, ...]:
@@ -53,19 +58,36 @@ def _of(capacity: Capacity, results: Sequence[StepResult]) -> Iterator[Dissectio
             )
 
 
-def routings(plan: Sequence[Cell], results: Sequence[StepResult]) -> tuple[Routing, ...]:
-    """What routing costs each candidate that was also served without it, under the lowest load that both had."""
-    found = []
-    for routed in plan:
-        for plain in plan:
-            if (routed.target, plain.target) == (ROUTED, PLAIN) and _what(routed) == _what(plain):
-                one = _routing(plain, routed, results)
-                found += [one] if one is not None else []
-    return tuple(found)
+def routings(ledger: Ledger, results: Sequence[StepResult]) -> tuple[Routing, ...]:
+    """What routing costs each candidate that was also served without it, under the lowest load that both had.
+
+    Nothing of a run on a cluster: there one of them is on this machine, and the network would be told as routing.
+    """
+    if ledger.run.is_on_cluster:
+        return ()
+    plain = [cell for cell in ledger.plan if cell.target == PLAIN]
+    # Of how many replicas a cell that adds some is, nobody can say.
+    routed = [cell for cell in ledger.plan if cell.target == ROUTED and cell.max_replicas is None]
+    found = (
+        next(filter(None, (_routing(other, one, results) for other in plain if _what(other) == _what(one))), None)
+        for one in routed
+    )
+    return tuple(one for one in found if one is not None)
 
 
-def _what(cell: Cell) -> tuple[str | None, str | None, int | None]:
-    return cell.candidate, cell.runtime, cell.replicas
+def _what(cell: Cell) -> tuple[str | None, str | None, int | None, ServerSettings]:
+    return cell.candidate, cell.runtime, cell.replicas, cell.settings or ServerSettings()
+
+
+def _served(cell: Cell) -> str:
+    """How, as far as it was asked for: several cells of a candidate may differ in nothing else."""
+    words = cell.settings.words if cell.settings else ""
+    given = (f"{name} = {_word(value)}" for name, value in cell.parameters.items() if name not in _NOT_ON_THE_WAY)
+    return ", ".join(filter(None, (words, *given)))
+
+
+def _word(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _routing(plain: Cell, routed: Cell, results: Sequence[StepResult]) -> Routing | None:
@@ -85,6 +107,7 @@ def _routing(plain: Cell, routed: Cell, results: Sequence[StepResult]) -> Routin
                 candidate=routed.candidate or "",
                 runtime=routed.runtime or "",
                 replicas=routed.replicas or 1,
+                served=_served(routed),
                 load=other.step.label,
                 plain_s=without.parts_s["network"],
                 routed_s=having.parts_s["network"],
@@ -107,10 +130,11 @@ def routing_sentence(one: Routing) -> str:
     """What routing adds, or that it does not show."""
     added_s = one.routed_s - one.plain_s
     on = f"{one.candidate} as {one.runtime}{f' on {one.replicas} replicas' if one.replicas > 1 else ''}"
+    said = filter(None, (on, one.served, one.load))
     shows = added_s > TOLERANCE * one.p50_s
     adds = f"adds {format_number(added_s, Unit.SECONDS)}" if shows else "adds nothing that shows"
     routed, plain, p50 = (format_number(value, Unit.SECONDS) for value in (one.routed_s, one.plain_s, one.p50_s))
     return (
-        f"Ray Serve's routing {adds} at p50 over plain ASGI ({on}, {one.load}): network and proxy take {routed} of the "
+        f"Ray Serve's routing {adds} at p50 over plain ASGI ({', '.join(said)}): network and proxy take {routed} of the "
         f"median request, which is {p50}, and {plain} where uvicorn is asked itself."
     )

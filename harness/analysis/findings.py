@@ -80,7 +80,7 @@ class Findings:
     @cached_property
     def routings(self) -> tuple[Routing, ...]:
         """What Ray Serve's routing costs, where it is known."""
-        return routings(self.ledger.plan, self.results)
+        return routings(self.ledger, self.results)
 
     @property
     def exit_code(self) -> ExitCode:

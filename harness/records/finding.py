@@ -80,6 +80,8 @@ class Routing(Frozen):
     candidate: str
     runtime: str
     replicas: int
+    served: str = ""
+    """How it was served with it, where that is not as usual: `batch 8, haproxy = false`."""
     load: str
     plain_s: float
     """Network and proxy of the median request without it..."""

@@ -1,5 +1,6 @@
 """Where the time of a request goes: parts that add up to the median, or a word why not."""
 
+import dataclasses
 from types import ModuleType
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.analysis.anatomy import BAND_MIN, TOLERANCE
+from harness.analysis.dissection import routing_sentence
 from harness.analysis.document import document
 from harness.analysis.findings import findings
 from harness.analysis.reduce import reduce_step
@@ -204,6 +206,44 @@ def test_without_the_same_candidate_served_plainly_nothing_is_said_of_routing(
 
 def test_without_a_load_in_common_nothing_is_said_of_routing(ledgers: ModuleType) -> None:
     assert found_of(served(ledgers, "asgi", "ray_serve", rates=(400,))).routings == ()
+
+
+def routed(ledgers: ModuleType, *plans: dict[str, Any], **run: Any) -> list[str]:
+    """What is said of one candidate in cells that are further away from one to the next."""
+    story = ledgers.Story(ledgers.scenario(serve=[{"runtimes": ["onnx"], **plan} for plan in plans]))
+    for far, cell in enumerate(one for one in story.plan if one.kind == "serve"):
+        step = ledgers.open_step(far, 400)
+        columns = ledgers.stated(ledgers.open_exchanges(step, 1000.0, seed=400))
+        columns["done_ns"] += far * 3_000_000
+        story.step(cell, step, columns)
+        story.done(cell)
+    ledger = story.ledger()
+    ledger = dataclasses.replace(ledger, run=ledger.run.model_copy(update=run))
+    return [routing_sentence(one) for one in findings(ledger, story.reduced()).routings]
+
+
+def test_only_cells_that_compute_alike_are_held_against_each_other_and_what_differs_is_said(
+    ledgers: ModuleType,
+) -> None:
+    batches = {"batch_requests": [1, 8]}
+    told = routed(
+        ledgers,
+        {"target": "asgi", **batches},
+        {"target": "ray_serve", "batch_requests": [8], "parameters": {"port": 8123}},
+        {"target": "ray_serve", "batch_requests": [32]},
+        {"target": "ray_serve", "parameters": {"haproxy": False}},
+        {"target": "ray_serve", "parameters": {"max_replicas": 2}},
+    )
+    assert [sentence.split(" (")[1].split(")")[0] for sentence in told if "optuna_search" in sentence] == [
+        "optuna_search as onnx, batch 8, 400 req/s",
+        "optuna_search as onnx, haproxy = false, 400 req/s",
+    ]
+
+
+def test_of_a_run_on_a_cluster_the_network_is_not_told_as_routing(ledgers: ModuleType) -> None:
+    both = {"target": "asgi"}, {"target": "ray_serve"}
+    assert routed(ledgers, *both)
+    assert routed(ledgers, *both, is_on_cluster=True) == []
 
 
 def test_a_step_that_is_not_told_has_its_row_and_no_bar(ledgers: ModuleType) -> None:
