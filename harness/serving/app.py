@@ -32,7 +32,7 @@ from harness.serving.inference import (
 )
 from harness.serving.limits import Limits
 from harness.serving.metrics import CONTENT_TYPE, metrics
-from harness.serving.openapi import openapi
+from harness.serving.openapi import model_paths, openapi
 from harness.serving.page import page
 from harness.serving.protocol import metadata
 from harness.serving.queue import Queue
@@ -80,7 +80,7 @@ class App:
         self._logs = settings.access_log is not None
         self.inferences: dict[str, Inference] = {}
         """By their paths."""
-        self._pages = {path: Reply(200, orjson.dumps(said)) for path, said in _pages(models).items()}
+        self._pages = {path: Reply(200, orjson.dumps(said)) for path, said in _pages(models, token is not None).items()}
         # Not the process id, which would tell strangers something, and of a process in a container is always the same.
         signed = ((SERVER_HEADER.encode(), secrets.token_hex(8).encode()),)
         self._pages["/v2/health/live"] = self._pages["/v2/health/live"]._replace(headers=signed)
@@ -94,7 +94,7 @@ class App:
             wire = Wire.of(model, self.limits)
             self._queue.warm(wire)
             counted = self._metrics.of(model.name, model.runtime)
-            for path in (f"{one}/infer" for one in _paths(model)):
+            for path in (f"{one}/infer" for one in model_paths(model)):
                 self.inferences[path] = Inference(path, wire, self._queue, counted, self._guard, logs=self._logs)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -193,24 +193,19 @@ class App:
                 return
 
 
-def _pages(models: Sequence[Model]) -> dict[str, Any]:
+def _pages(models: Sequence[Model], with_token: bool) -> dict[str, Any]:
     """What can be asked of a server, and what it says."""
     found: dict[str, Any] = {
         "/v2/health/live": {"live": True},
         "/v2/health/ready": {"ready": True},
         "/v2": {"name": "automl-harness", "version": harness.__version__, "extensions": ["binary_tensor_data"]},
-        "/openapi.json": openapi(models),
+        "/openapi.json": openapi(models, with_token),
     }
     for model in models:
-        for path in _paths(model):
+        for path in model_paths(model):
             found[path] = metadata(model.signature, model.name, model.version)
             found[f"{path}/ready"] = {"name": model.name, "ready": True}
     return found
-
-
-def _paths(model: Model) -> tuple[str, ...]:
-    path = f"/v2/models/{model.name}"
-    return (path,) if model.version is None else (path, f"{path}/versions/{model.version}")
 
 
 def _not_found(path: str, models: Sequence[Model]) -> str:

