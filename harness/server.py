@@ -44,7 +44,9 @@ def application(
 ) -> App:
     """The ASGI application that serves the candidates in these folders, every digest verified first.
 
-    `address` and `replica` are for one behind a proxy: where clients ask, and how it is called there. Raises UsageError, IntegrityError or NotConvertibleError.
+    `address` and `replica` are for one behind a proxy: where clients ask, and how it is called there.
+
+    Raises UsageError, IntegrityError or NotConvertibleError.
     """
     token = settings.token()
     settings.check_log()

@@ -135,6 +135,6 @@ def routing_sentence(one: Routing) -> str:
     adds = f"adds {format_number(added_s, Unit.SECONDS)}" if shows else "adds nothing that shows"
     routed, plain, p50 = (format_number(value, Unit.SECONDS) for value in (one.routed_s, one.plain_s, one.p50_s))
     return (
-        f"Ray Serve's routing {adds} at p50 over plain ASGI ({', '.join(said)}): network and proxy take {routed} of the "
-        f"median request, which is {p50}, and {plain} where uvicorn is asked itself."
+        f"Ray Serve's routing {adds} at p50 over plain ASGI ({', '.join(said)}): network and proxy take {routed} of "
+        f"the median request, which is {p50}, and {plain} where uvicorn is asked itself."
     )

@@ -58,8 +58,8 @@ class App:
     """An ASGI application that answers for models; their names differ.
 
     `token` is what clients must send; None: nothing. `address` is where clients ask, and `replica` the name of this
-    process among those that answer there, where others stand in front; None: it is asked itself. Raises UsageError where
-    a model does not answer its own example.
+    process among those that answer there, where others stand in front; None: it is asked itself. Raises UsageError
+    where a model does not answer its own example.
     """
 
     def __init__(
@@ -132,25 +132,30 @@ class App:
         return begun if isinstance(begun, Reply) else await inference.finished(begun)
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole of it, unpacked; refused where it is too large, before it is all in memory."""
+        """The whole of it, unpacked; refused where it is too large, before it is all in memory, or takes too long."""
         most, parts, size_bytes = self.limits.body_bytes, list[bytes](), 0
         stated = whole_number(headers.get(b"content-length", b""))
         if stated is not None and stated > most:
             raise too_large(most)
         try:
-            async for part in _parts(receive):
-                parts.append(part)
-                size_bytes += len(part)
-                self._coming_bytes += len(part)
-                if size_bytes > most:
-                    raise too_large(most)
-                if self._coming_bytes > self.limits.coming_bytes:
-                    raise RefusedError(503, "too many large bodies are on their way", (b"retry-after", b"1"), CLOSES)
+            # Our own connections are quicker to refuse; behind another server nobody else counts the whole time.
+            async with asyncio.timeout(self.limits.send_s):
+                async for part in _parts(receive):
+                    parts.append(part)
+                    size_bytes += len(part)
+                    self._coming_bytes += len(part)
+                    if size_bytes > most:
+                        raise too_large(most)
+                    if self._coming_bytes > self.limits.coming_bytes:
+                        later = (b"retry-after", b"1")
+                        raise RefusedError(503, "too many large bodies are on their way", later, CLOSES)
             body = b"".join(parts)
             encoding = headers.get(b"content-encoding")
             if encoding is None:
                 return body
             return await asyncio.get_running_loop().run_in_executor(self._aside, unpacked, body, encoding.lower(), most)
+        except TimeoutError:
+            raise RefusedError(408, f"a body may take {self.limits.send_s:g} s to send", CLOSES) from None
         finally:
             self._coming_bytes -= size_bytes
 

@@ -3,9 +3,9 @@
 In: what happens to requests. Out: `Metrics`, and its text, in the exposition format. A process by itself counts in
 plain numbers, of which the text is made when somebody asks; prometheus-client's own would take a lock for each. Of
 several processes on one port (`COUNTED_TOGETHER`), whichever is asked answers for all: they share files in the folder
-that `METRICS_FOLDER` names, which costs some microseconds a request. Replicas behind a proxy may be on several nodes and
-share none: each answers for itself alone, whoever is asked, and all that it says has its name as the label `replica`.
-Without it one's numbers would follow on another's, and Prometheus would take each that is lower for a new beginning.
+that `METRICS_FOLDER` names, which costs some microseconds a request. Replicas behind a proxy may be on several nodes
+and share none: each answers for itself alone, and all that it says has its name as the label `replica`. Without it
+one's numbers would follow on another's, and Prometheus would take each that is lower for a new beginning.
 """
 
 import os

@@ -1,8 +1,9 @@
 """The description of a server in the words of OpenAPI 3.1.
 
-In: models, and whether a token is wanted. Out: `openapi`, the document, and `model_paths`, where a model is found. Requests are
-described as far as JSON Schema can: it takes nothing that the server would, and that data has as many values as a shape says is beyond it. Tensors in bytes
-are told in words: no schema looks behind the JSON of a body.
+In: models, and whether a token is wanted. Out: `openapi`, the document, and `model_paths`, where a model is found.
+Requests are described as far as JSON Schema can: it refuses nothing that the server takes, and takes some that it
+refuses, for that data has as many values as a shape says is beyond it. Tensors in bytes are told in words: no schema
+looks behind the JSON of a body.
 """
 
 from collections.abc import Sequence
@@ -31,10 +32,10 @@ _OBJECT = {"type": "object"}
 _ROWS = {"type": "integer", "minimum": 1}
 _JSON_LENGTH = "Inference-Header-Content-Length"
 _IN_BYTES = (
-    f"In `application/octet-stream` the JSON comes first, and `{_JSON_LENGTH}` says how many bytes it has. An input may "
-    f"have `parameters.{BINARY_SIZE}` in place of `data`, and so many bytes behind the JSON, in the order of the inputs: "
-    "numbers little-endian, row by row, a boolean in one byte, before each text its length in four. A body may be "
-    "compressed (`Content-Encoding: gzip` or `deflate`)."
+    f"In `application/octet-stream` the JSON comes first, and `{_JSON_LENGTH}` says how many bytes it has. An input "
+    f"may have `parameters.{BINARY_SIZE}` in place of `data`, and so many bytes behind the JSON, in the order of the "
+    "inputs: numbers little-endian, row by row, a boolean in one byte, before each text its length in four. A body may "
+    "be compressed (`Content-Encoding: gzip` or `deflate`)."
 )
 _OF_ANSWERS = (
     f"The answers. Those that were asked for in bytes (`{BINARY}` or `{ALL_BINARY}`) are `application/octet-stream`, "

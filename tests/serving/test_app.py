@@ -35,6 +35,21 @@ def model(predict=double, name="double", version=None, example=None):
     return Model(name, version, "none", SIGNATURE, predict, example)
 
 
+async def trickled(app):
+    """The status for a body that comes a byte at a time, and never whole."""
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"1", "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": INFER, "headers": []}, receive, send)
+    return sent[0]["status"]
+
+
 async def asked(app, path, method="GET", chunks=(b"",), headers=(), gone=False):
     """Status, headers and body of one request; None where the application sent nothing."""
     messages = [
@@ -80,6 +95,10 @@ def test_rows_are_answered():
         "model_name": "double",
         "outputs": [{"name": "value", "datatype": "FP64", "shape": [2], "data": [3.0, 4.0]}],
     }
+
+
+def test_a_body_that_does_not_come_to_its_end_is_not_waited_for_for_ever():
+    assert asyncio.run(trickled(App([model()], limits=Limits(send_s=0.05)))) == 408
 
 
 def test_a_body_may_come_in_pieces():

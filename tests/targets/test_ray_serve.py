@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import http.client
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +21,9 @@ import pytest
 from harness.errors import InfrastructureError, UsageError
 from harness.pipeline.serve import served
 from harness.process import LOOPBACK
+from harness.ray_serving.application import running
 from harness.records.server import ServerSettings
+from harness.serving.limits import Limits
 from harness.serving.protocol import encode_request
 from harness.targets.ray_serve import RayServe
 
@@ -124,3 +128,77 @@ def test_beyond_the_queue_requests_are_refused_at_once_and_told_when_to_come_aga
         with ThreadPoolExecutor(24) as pool:
             found = set(pool.map(ask, range(96)))
     assert found == {(200, None), (503, "1")}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_under_load_a_replica_is_added_and_answers_as_the_first_and_scrapes_tell_them_apart(
+    servable, batch, signature, ask
+):
+    many = encode_request(batch.take([row % len(batch) for row in range(2_000)]), signature)
+    growing = RayServe(max_replicas=2, target_ongoing_requests=1.0, max_queued_requests=100)
+    began_s = time.monotonic()
+    ended = threading.Event()
+    with growing.serve(servable) as endpoint:
+        assert "autoscaled from 1 to 2 replicas at 1 each" in endpoint.notes
+        assert any("max_queued_requests=100" in note for note in endpoint.notes)
+        assert len(endpoint.replicas) == len(running()) == 1
+        url = endpoint.url + endpoint.infer_path
+        wanted = ask(url, many)
+
+        def keep_asking(_):
+            """As long as there is one replica, and then for a while."""
+            found = set()
+            while not ended.is_set():
+                found.add(ask(url, many))
+            return found
+
+        with ThreadPoolExecutor(6) as pool:
+            answers = [pool.submit(keep_asking, number) for number in range(6)]
+            try:
+                scrapes = set()
+                while len(scrapes) < 2 and time.monotonic() - began_s < 200:
+                    time.sleep(0.2)
+                    scrapes |= set(
+                        re.findall(r'requests_total{.*replica="(\w+)"', ask(f"{endpoint.url}/metrics")[1].decode())
+                    )
+                there = running()
+            finally:
+                ended.set()
+            found = set().union(*(one.result() for one in answers))
+        assert wanted[0] == 200
+        assert found == {wanted}
+        assert len(there) == 2 and set(endpoint.replicas) < set(there)
+        assert {name.rpartition("#")[2] for name in there} == scrapes
+        growing.refuse_changed(endpoint)
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_who_does_not_come_to_the_end_of_a_request_is_let_go_of_and_who_waits_between_two_is_not(
+    servable, batch, signature
+):
+    body = encode_request(batch, signature)
+    with RayServe().serve(servable) as endpoint:
+        address = urlsplit(endpoint.url)
+        waits = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
+        with contextlib.closing(waits), contextlib.ExitStack() as stack:
+            waits.request("POST", endpoint.infer_path, body)
+            assert waits.getresponse().read()
+            whole = f"POST {endpoint.infer_path} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            asking = []
+            for sent in (whole[:20], whole + body[:20], whole):
+                asking.append(stack.enter_context(socket.create_connection((LOOPBACK, address.port), timeout=60)))
+                asking[-1].sendall(sent)
+            # One of them is never silent, and never done.
+            for byte in body[:40]:
+                if select.select(asking[2:], [], [], 1.0)[0]:
+                    break
+                asking[2].sendall(bytes([byte]))
+            assert [sock.recv(4096).split()[1] for sock in asking] == [b"408", b"400", b"408"]
+            assert f"RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S={Limits().send_s:g}" in endpoint.notes
+            # On the connection that has idled for as long.
+            waits.request("POST", endpoint.infer_path, body)
+            assert waits.getresponse().status == 200
