@@ -1,8 +1,6 @@
 """The entry of a serving process: a fresh process answers as the one that fitted, and refuses what was changed."""
 
 import hashlib
-import json
-import shutil
 import subprocess
 import sys
 
@@ -22,7 +20,7 @@ from harness.space.families import defaults, families_for
 from harness.space.preprocess import to_batch
 from harness.stages.export import exported, loaded
 from harness.stages.validate import computed, reload_check
-from harness.store.bundle import write_bundle
+from harness.store.bundle import read_bundle, write_bundle
 
 FRAME = pd.DataFrame(np.random.default_rng(2).normal(size=(60, 3)), columns=list("abc"))
 FRAME["c"] = 1_760_000_000 + 3600 * FRAME["c"]
@@ -227,13 +225,10 @@ def test_the_watch_on_pickle_sees_one():
 
 
 def test_a_file_of_another_minor_version_is_refused_with_the_reason(written, tmp_path, capsys):
+    candidate = read_bundle(written[0])
+    files = {artifact.file: (written[0] / artifact.file).read_bytes() for artifact in candidate.artifacts[:2]}
+    older = [one.model_copy(update={"made_with": {"scikit-learn": "1.2.3"}}) for one in candidate.artifacts[:2]]
     folder = tmp_path / "c1"
-    shutil.copytree(written[0], folder)
-    path = folder / "signature.json"
-    stated = json.loads(path.read_text())
-    for artifact in stated["candidate"]["artifacts"]:
-        if artifact["runtime"] == "sklearn_native":
-            artifact["made_with"] = {"scikit-learn": "1.2.3"}
-    path.write_text(json.dumps(stated))
-    assert main(["predict", "--bundle", str(folder), "--runtime", "sklearn_native"]) == 7
+    write_bundle(folder, candidate.model_copy(update={"artifacts": tuple(older)}), files)
+    assert main(["predict", "--bundle", str(folder), "--runtime", "sklearn_native"]) == ExitCode.INTEGRITY
     assert "was written by scikit-learn 1.2.3" in capsys.readouterr().err

@@ -1,14 +1,16 @@
 """A candidate on disk: the folder that `harness serve` serves.
 
-In: a `Candidate` and the bytes of its artifacts. Out: a folder with those files, `card.md` for readers and
-`signature.json`, the candidate itself, which is written last; and the way back, with every digest verified before
-anything is loaded. `refuse_altered_bundle` looks at the whole folder.
+In: a `Candidate` and the bytes of its artifacts. Out: a folder with those files, `card.md` for readers,
+`signature.json`, the candidate itself, and `SHA256SUMS`, the digests of them all as `sha256sum -c` reads them; and the
+way back, with every digest verified before anything is loaded. `refuse_altered_bundle` also looks for files that do not
+belong there.
 """
 
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,25 @@ from harness.errors import IntegrityError, NotConvertibleError, UsageError
 from harness.records.candidate import Artifact, Candidate
 from harness.store.files import sha256_of, write_atomically
 
-SCHEMA = 3
-"""Version of `signature.json`; a reader refuses what it does not know."""
+SCHEMA = 4
+"""Version of a bundle, stated in `signature.json`; a reader refuses what it does not know."""
 
-_READABLE = (2, SCHEMA)
-"""Bundles of schema 2 have no example."""
+_UNSUMMED = (2, 3)
+"""Bundles of before, whose `signature.json` nothing covers. Those of schema 2 have no example."""
 
 SIGNATURE_FILE = "signature.json"
 CARD_FILE = "card.md"
+SUMS_FILE = "SHA256SUMS"
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """What `signature.json` states."""
+
+    candidate: Candidate
+    digests: Mapping[str, str]
+    """Of every other file, by its name."""
+    example: bytes | None
 
 
 def write_bundle(folder: Path, candidate: Candidate, files: Mapping[str, bytes], example: bytes | None = None) -> None:
@@ -51,7 +64,10 @@ def write_bundle(folder: Path, candidate: Candidate, files: Mapping[str, bytes],
             "candidate": candidate.model_dump(mode="json"),
             "example": None if example is None else orjson.loads(example),
         }
-        write_atomically(made / SIGNATURE_FILE, orjson.dumps(written, option=orjson.OPT_INDENT_2))
+        signature = orjson.dumps(written, option=orjson.OPT_INDENT_2)
+        write_atomically(made / SIGNATURE_FILE, signature)
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in {**files, CARD_FILE: card}.items()}
+        write_atomically(made / SUMS_FILE, _sums(signature, digests))
         made.chmod(0o755)
         _put_in_place(made, folder)
     except BaseException:
@@ -60,15 +76,14 @@ def write_bundle(folder: Path, candidate: Candidate, files: Mapping[str, bytes],
 
 
 def read_bundle(folder: Path) -> Candidate:
-    """The candidate of a folder, with the digest of every artifact verified.
+    """The candidate of a folder, with the digest of every file verified.
 
     Raises UsageError where the folder is no bundle, IntegrityError (naming the file) where it is a damaged one.
     """
-    candidate, _ = _signed(_signature(folder), folder)
-    for artifact in candidate.artifacts:
-        if artifact.file is not None:
-            _verify(folder, artifact.file, str(artifact.sha256))
-    return candidate
+    signed = _signed(folder)
+    for name, sha256 in signed.digests.items():
+        _verify(folder / name, sha256)
+    return signed.candidate
 
 
 def refuse_altered_bundle(folder: Path, candidate: Candidate) -> None:
@@ -77,18 +92,18 @@ def refuse_altered_bundle(folder: Path, candidate: Candidate) -> None:
         raise IntegrityError(f"{folder / SIGNATURE_FILE} is missing, and the run wrote it. Restore it from a copy.")
     if read_bundle(folder) != candidate:
         raise IntegrityError(f"{folder} is not the candidate that was recorded.")
-    _, card_sha256 = _signed(_signature(folder), folder)
-    _verify(folder, CARD_FILE, card_sha256)
-    ours = {SIGNATURE_FILE, CARD_FILE, *(artifact.file for artifact in candidate.artifacts)}
+    ours = {SIGNATURE_FILE, CARD_FILE, SUMS_FILE, *(artifact.file for artifact in candidate.artifacts)}
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if strangers:
         raise IntegrityError(f"{folder} holds what the harness did not write: {', '.join(strangers)}. Remove it.")
 
 
 def read_example(folder: Path) -> bytes | None:
-    """A request that the candidate of a folder answers, in JSON; None where it was written without one."""
-    example = _signature(folder).get("example")
-    return None if example is None else orjson.dumps(example)
+    """A request that the candidate of a folder answers, in JSON; None where it was written without one.
+
+    Raises what `read_bundle` does; files other than `signature.json` are not looked at.
+    """
+    return _signed(folder).example
 
 
 def artifact_path(folder: Path, candidate: Candidate, runtime: str) -> Path:
@@ -124,44 +139,66 @@ def _put_in_place(made: Path, folder: Path) -> None:
         shutil.rmtree(aside.parent, ignore_errors=True)
 
 
-def _signature(folder: Path) -> dict[str, Any]:
-    """What `signature.json` holds."""
+def _signed(folder: Path) -> _Signed:
+    """What `signature.json` states, once `SHA256SUMS` has been seen to state the same."""
     path = folder / SIGNATURE_FILE
     try:
-        text = path.read_bytes()
+        signature = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
             f"{folder} is not the folder of a candidate: it has no {SIGNATURE_FILE}. Give one of the folders under "
             "`candidates/` of a finished run."
         ) from error
     try:
-        written: dict[str, Any] = orjson.loads(text)
+        written: dict[str, Any] = orjson.loads(signature)
         schema = written["schema"]
     except (orjson.JSONDecodeError, TypeError, KeyError) as error:
         raise IntegrityError(f"{path} is damaged: it is not the JSON that was written ({error}).") from error
-    if schema not in _READABLE:
+    if schema not in (*_UNSUMMED, SCHEMA):
         raise IntegrityError(
             f"{path} has schema {schema!r}, and this version reads {SCHEMA}: use the harness that wrote it."
         )
-    return written
-
-
-def _signed(written: Mapping[str, Any], folder: Path) -> tuple[Candidate, str]:
-    """The candidate that a signature states, and the digest of its card."""
-    path = folder / SIGNATURE_FILE
     try:
         candidate = Candidate.model_validate_json(orjson.dumps(written.get("candidate")))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise IntegrityError(f"{path} is damaged: {place or 'the candidate'}: {first['msg']}.") from error
-    return candidate, str(written.get("card_sha256"))
+    digests = {artifact.file: str(artifact.sha256) for artifact in candidate.artifacts if artifact.file is not None}
+    for name in digests:
+        if Path(name).name != name:
+            raise IntegrityError(f"{path} names a file outside its folder: {name!r}.")
+    digests[CARD_FILE] = str(written.get("card_sha256"))
+    _refuse_other_sums(folder, schema, _sums(signature, digests))
+    example = written.get("example")
+    return _Signed(candidate, digests, None if example is None else orjson.dumps(example))
 
 
-def _verify(folder: Path, name: str, sha256: str) -> None:
-    path = folder / name
-    if Path(name).name != name:
-        raise IntegrityError(f"{folder / SIGNATURE_FILE} names a file outside its folder: {name!r}.")
+def _sums(signature: bytes, digests: Mapping[str, str]) -> bytes:
+    """`SHA256SUMS`, whole: it follows from the bytes of `signature.json`, whichever of the two has lost a bit."""
+    every = {**digests, SIGNATURE_FILE: hashlib.sha256(signature).hexdigest()}
+    return "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(every.items())).encode()
+
+
+def _refuse_other_sums(folder: Path, schema: int, sums: bytes) -> None:
+    path = folder / SUMS_FILE
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError as error:
+        if schema in _UNSUMMED:
+            return
+        raise IntegrityError(
+            f"{path} is missing, and without it {SIGNATURE_FILE} cannot be trusted: copy the whole folder again."
+        ) from error
+    # Whatever schema is stated: one that a flipped bit has lowered must not switch this off.
+    if found != sums:
+        raise IntegrityError(
+            f"{folder / SIGNATURE_FILE} and {SUMS_FILE} beside it do not agree, so one of them is not what was written."
+            " Nothing of this folder will be loaded: restore it from a copy, or export the candidate again."
+        )
+
+
+def _verify(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise IntegrityError(f"{path} is missing, and {SIGNATURE_FILE} states it: export the candidate again.")
     found = sha256_of(path)
@@ -217,7 +254,7 @@ def _card(candidate: Candidate) -> str:
         "```",
         "",
         "It then answers `POST /v2/models/NAME/infer` (Open Inference Protocol v2, JSON); `GET /v2/models/NAME` states "
-        "the inputs. The digests above are verified before a file is loaded.",
+        "the inputs. The digest of every file is verified before one is loaded; `sha256sum -c SHA256SUMS` does it too.",
         "",
     ]
     return "\n".join(lines)

@@ -2,14 +2,19 @@
 
 import hashlib
 import json
+import random
+import shutil
+import subprocess
 
 import pytest
 
 from harness.errors import IntegrityError, NotConvertibleError, UsageError
 from harness.records.candidate import Artifact, Candidate, Column, Signature
-from harness.store.bundle import artifact_path, read_bundle, refuse_altered_bundle, write_bundle
+from harness.store.bundle import artifact_path, read_bundle, read_example, refuse_altered_bundle, write_bundle
 
 FILES = {"model.skops": b"the pipeline" * 100}
+EXAMPLE = b'{"inputs":[{"name":"a|b","shape":[1],"datatype":"BYTES","data":["x"]}]}'
+NAMES = ("SHA256SUMS", "card.md", "model.skops", "signature.json")
 
 
 def candidate(files=FILES, **changed):
@@ -41,12 +46,13 @@ def candidate(files=FILES, **changed):
 @pytest.fixture
 def bundle(tmp_path):
     folder = tmp_path / "candidates" / "c0ffee"
-    write_bundle(folder, candidate(), FILES)
+    write_bundle(folder, candidate(), FILES, EXAMPLE)
     return folder
 
 
 def test_a_candidate_is_read_as_it_was_written(bundle):
     assert read_bundle(bundle) == candidate()
+    assert read_example(bundle) == EXAMPLE
     assert (bundle / "model.skops").read_bytes() == FILES["model.skops"]
 
 
@@ -54,7 +60,7 @@ def test_nothing_else_is_left_beside_it(bundle):
     write_bundle(bundle, candidate(), FILES)
 
     assert [path.name for path in bundle.parent.iterdir()] == ["c0ffee"]
-    assert sorted(path.name for path in bundle.iterdir()) == ["card.md", "model.skops", "signature.json"]
+    assert sorted(path.name for path in bundle.iterdir()) == list(NAMES)
 
 
 def test_a_second_writing_replaces_the_first_whole(bundle):
@@ -83,20 +89,44 @@ def test_files_that_the_candidate_does_not_state_are_refused(tmp_path, files):
         write_bundle(tmp_path / "c", candidate(), files)
 
 
-@pytest.mark.parametrize("place", [0, 600, 1199])
-def test_one_flipped_bit_is_found_and_its_file_named(bundle, place):
-    data = bytearray(FILES["model.skops"])
-    data[place] ^= 1
-    (bundle / "model.skops").write_bytes(data)
+@pytest.mark.parametrize("name", NAMES)
+def test_one_flipped_bit_anywhere_is_found(bundle, name):
+    """Of JSON also in its names and spaces, and of a digest in the digest itself."""
+    written, draw = (bundle / name).read_bytes(), random.Random(5)
+    for place in draw.sample(range(len(written)), 200):
+        data = bytearray(written)
+        data[place] ^= 1 << draw.randrange(8)
+        (bundle / name).write_bytes(data)
+        with pytest.raises(IntegrityError, match=name.replace(".", r"\.")):
+            read_bundle(bundle)
+        if name == "signature.json":
+            with pytest.raises(IntegrityError):
+                read_example(bundle)
+    (bundle / name).write_bytes(written)
+    read_bundle(bundle)
 
-    with pytest.raises(IntegrityError, match=r"model\.skops is not the file"):
+
+@pytest.mark.parametrize("schema", [2, 3])
+def test_a_lowered_schema_does_not_switch_the_digests_off(bundle, schema):
+    path = bundle / "signature.json"
+    path.write_bytes(path.read_bytes().replace(b'"schema": 4', b'"schema": %d' % schema))
+    with pytest.raises(IntegrityError, match="do not agree"):
         read_bundle(bundle)
 
 
-def test_a_missing_file_is_named(bundle):
-    (bundle / "model.skops").unlink()
+def test_a_user_can_check_them_with_a_tool_of_the_system(bundle):
+    if shutil.which("sha256sum") is None:
+        pytest.skip("there is no sha256sum here")
+    command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{name}: OK" for name in NAMES[1:]]
 
-    with pytest.raises(IntegrityError, match=r"model\.skops is missing"):
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "model.skops", "card.md"])
+def test_a_missing_file_is_named(bundle, name):
+    (bundle / name).unlink()
+
+    with pytest.raises(IntegrityError, match=f"{name} is missing"):
         read_bundle(bundle)
 
 
@@ -106,11 +136,21 @@ def test_a_folder_that_is_no_bundle_is_the_users_mistake(tmp_path):
             read_bundle(folder)
 
 
-def edited(bundle, change):
+def of_before(bundle, change, schema=3):
+    """A bundle as it was written before there was a SHA256SUMS, with a signature that was changed."""
     path = bundle / "signature.json"
-    written = json.loads(path.read_text())
+    written = json.loads(path.read_text()) | {"schema": schema}
     change(written)
     path.write_text(json.dumps(written))
+    (bundle / "SHA256SUMS").unlink()
+
+
+@pytest.mark.parametrize(("schema", "example"), [(2, None), (3, EXAMPLE)])
+def test_bundles_of_before_are_still_read(bundle, schema, example):
+    of_before(bundle, lambda written: schema == 2 and written.pop("example"), schema)
+
+    refuse_altered_bundle(bundle, candidate())
+    assert read_example(bundle) == example
 
 
 @pytest.mark.parametrize(
@@ -125,7 +165,7 @@ def edited(bundle, change):
     ],
 )
 def test_a_signature_that_was_changed_is_refused(bundle, change, said):
-    edited(bundle, change)
+    of_before(bundle, change)
 
     with pytest.raises(IntegrityError, match=said):
         read_bundle(bundle)

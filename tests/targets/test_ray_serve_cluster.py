@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import time
 import urllib.request
 
 import numpy as np
-import orjson
 import pytest
 
 import harness
@@ -19,7 +17,7 @@ from harness.process import LOOPBACK, SERVER_HEADER
 from harness.ray_session import ray_session
 from harness.runtimes.onnx import Onnx
 from harness.serving.protocol import decode_response, encode_request
-from harness.store.bundle import SIGNATURE_FILE
+from harness.store.bundle import read_bundle, write_bundle
 from harness.targets.ray_serve import RayServe
 
 pytestmark = [
@@ -110,12 +108,10 @@ def test_what_cannot_be_is_said_by_whoever_finds_out_and_nothing_stays(
     ):
         pytest.fail("entered")
     # Of a replica that does not stand, its own words arrive.
-    copy = tmp_path / "c1"
-    shutil.copytree(bundle, copy)
-    signed = orjson.loads((copy / SIGNATURE_FILE).read_bytes())
-    for artifact in signed["candidate"]["artifacts"]:
-        artifact["made_with"] = {"scikit-learn": "1.2.3"}
-    (copy / SIGNATURE_FILE).write_bytes(orjson.dumps(signed))
+    copy, candidate = tmp_path / "c1", read_bundle(bundle)
+    older = [one.model_copy(update={"made_with": {"scikit-learn": "1.2.3"}}) for one in candidate.artifacts]
+    files = {artifact.file: (bundle / artifact.file).read_bytes() for artifact in candidate.artifacts}
+    write_bundle(copy, candidate.model_copy(update={"artifacts": tuple(older)}), files)
     with (
         pytest.raises(InfrastructureError, match=r"was written by scikit-learn 1\.2\.3, and here is"),
         RayServe().serve(dataclasses.replace(there, bundle=copy)),
