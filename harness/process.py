@@ -3,8 +3,8 @@
 In: a command, cores, a log file. Out: `child`, a running process that is gone when its block is left, and
 `child_servers`, several that share one port; `die_with_parent`, which a child calls in its own main, so that it is gone
 too when the parent is killed; `refuse_taken`, for ports; `allow_open_files` and `open_file_limits`; `wait_ready`, for
-whatever answers HTTP, and `refuse_gone`, for what did and does no more; `on_cores`; `yield_to_others`; `log_tail`. A
-child is only ever stopped by its own id.
+whatever answers HTTP, and `refuse_gone`, for what did and does no more; `on_cores`; `yield_to_others`; `log_tail` and
+`end_of_log`. A child is only ever stopped by its own id.
 """
 
 import contextlib
@@ -23,8 +23,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from harness.clock import SystemClock
-from harness.errors import ExitCode, InfrastructureError, UnansweredError, UsageError
+from harness.errors import ExitCode, InfrastructureError, IntegrityError, UnansweredError, UsageError
+from harness.sweeper import is_swept
 
 STOP_S = 5.0
 """How long a process group has to obey SIGTERM before it gets SIGKILL."""
@@ -106,9 +109,10 @@ def child_servers(
 
     Each child gets `--fd`, its own listening socket, and `--ready-fd`, a pipe to call `announce_ready` on. The block is
     entered when all have; when it is left, all are told to end at once, and have `stop_s` seconds for it. Raises
-    UsageError on a port that is taken, and InfrastructureError, naming `what` and with the end of the log, where a
-    child ends first or takes longer than `timeout_s` seconds. A block that is left in order raises UnansweredError
-    where a child says by its status that it had not answered everyone, or had to be killed.
+    UsageError on a port that is taken, and, naming `what` and with the end of the log, InfrastructureError where a
+    child ends first (IntegrityError where its status says so) or takes longer than `timeout_s` seconds. A block that is
+    left in order raises UnansweredError where a child says by its status that it had not answered everyone, or had to
+    be killed.
     """
     clock = SystemClock()
     killed: list[subprocess.Popen[bytes]] = []
@@ -203,6 +207,13 @@ def log_tail(log: Path, lines: int = 15) -> str:
     return "\n".join(text.splitlines()[-lines:]) or "(it printed nothing)"
 
 
+def end_of_log(log: Path | None) -> str:
+    """The end of a message about who writes a log: its name, unless it is gone before that is read, and last lines."""
+    if log is None:
+        return ""
+    return f" The end of its log{'' if is_swept(log) else f', {log}'}:\n{log_tail(log)}"
+
+
 def open_file_limits() -> tuple[int | None, int | None]:
     """How many files and connections this process may have open, and could allow itself; None: no limit."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -254,7 +265,7 @@ def wait_ready(
         if last == "":
             return
         clock.sleep(_POLL_S)
-    raise InfrastructureError(f"{what} was not ready at {url} within {timeout_s:g} s ({last}).{_printed(log)}")
+    raise InfrastructureError(f"{what} was not ready at {url} within {timeout_s:g} s ({last}).{end_of_log(log)}")
 
 
 def address_of(url: str) -> tuple[str, int]:
@@ -263,9 +274,9 @@ def address_of(url: str) -> tuple[str, int]:
     return str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def refuse_gone(url: str, processes: Sequence[int], *, what: str, log: Path) -> None:
+def refuse_gone(url: str, processes: Sequence[int], *, what: str, log: Path | None) -> None:
     """Raises InfrastructureError where a server that was ready has ended since: one of its `processes`, which are
-    children of this one, or whoever listened at `url`.
+    children of this one, or whoever listened at `url`. Without a `log`, what it printed is not told.
 
     A server that is slow is not gone, so nothing is asked of it: under overload an answer may take any time.
     """
@@ -275,17 +286,13 @@ def refuse_gone(url: str, processes: Sequence[int], *, what: str, log: Path) -> 
             how = f"with status {ended.si_status}"
             if ended.si_code != os.CLD_EXITED:
                 how = f"by signal {signal.Signals(ended.si_status).name}"
-            raise InfrastructureError(f"{what} at {url} ended {how} while it was in use.{_printed(log)}")
+            raise InfrastructureError(f"{what} at {url} ended {how} while it was in use.{end_of_log(log)}")
     try:
         socket.create_connection(address_of(url), timeout=2.0).close()
     except ConnectionRefusedError:
-        raise InfrastructureError(f"{what} at {url} listens no more.{_printed(log)}") from None
+        raise InfrastructureError(f"{what} at {url} listens no more.{end_of_log(log)}") from None
     except OSError:
         return  # such as a timeout, with a queue of connections that is full
-
-
-def _printed(log: Path | None) -> str:
-    return f" The end of its log, {log}:\n{log_tail(log)}" if log else ""
 
 
 def _listening(port: int, count: int) -> list[socket.socket]:
@@ -307,11 +314,12 @@ def _listening(port: int, count: int) -> list[socket.socket]:
 def _wait_announced(process: subprocess.Popen[bytes], ready: int, timeout_s: float, what: str, log: Path) -> None:
     readable, _, _ = select.select([ready], [], [], max(0.0, timeout_s))
     if not readable:
-        raise InfrastructureError(f"{what} was not ready in time.{_printed(log)}")
+        raise InfrastructureError(f"{what} was not ready in time.{end_of_log(log)}")
     if not os.read(ready, 1):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
-        raise InfrastructureError(f"{what} ended with status {process.returncode} before it was ready.{_printed(log)}")
+        kind = IntegrityError if process.returncode == ExitCode.INTEGRITY else InfrastructureError
+        raise kind(f"{what} ended with status {process.returncode} before it was ready.{end_of_log(log)}")
 
 
 def _asked(url: str, timeout_s: float) -> str:
@@ -377,7 +385,7 @@ def _end_groups(processes: Sequence[subprocess.Popen[bytes]], stop_s: float) -> 
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    if process.returncode is not None and _exists(process.pid):
+    if process.returncode is not None and psutil.pid_exists(process.pid):
         return  # someone polled it, so it is reaped, and its id has been given away since
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
@@ -388,13 +396,3 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
     if process.returncode is not None or not hasattr(os, "waitid"):
         return process.poll() is not None
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

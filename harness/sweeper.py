@@ -1,9 +1,10 @@
 """Nothing stays behind: a folder of our own, and every process that was started for it, are gone when we are.
 
-In: the beginning of a folder's name. Out: `swept`, a block with a new temporary folder, and `swept_place`, where who is
-inside puts what is to go with it. However the block ends, also by SIGKILL, a small process of ours outlives it, ends
-what was started inside (known by a mark in its environment, which children inherit, or by writing to a file of the
-folder), and removes the folder. Ray needs it: its agents idle for a minute after their driver was killed.
+In: the beginning of a folder's name. Out: `swept`, a block with a new temporary folder; `swept_place`, where who is
+inside puts what is to go with it; and `is_swept`, of a path that does. However the block ends, also by SIGKILL, a small
+process of ours outlives it, ends what was started inside (known by a mark in its environment, which children inherit,
+or by writing to a file of the folder), and removes the folder. Ray needs it: its agents idle for a minute after their
+driver was killed.
 """
 
 import contextlib
@@ -25,6 +26,8 @@ GRACE_S = 5.0
 _ROUNDS_AT_MOST = 20
 _POLL_S = 0.05
 _MARK = "HARNESS_SWEPT"
+_open: list[Path] = []
+"""The folders of the blocks that this process is inside of."""
 _PATH_LENGTH = 40
 """Ray puts sockets some 66 characters below its folder, and a socket's path must stay under 108."""
 
@@ -47,9 +50,11 @@ def swept(prefix: str) -> Iterator[Path]:
     )
     before = os.environ.get(_MARK)
     os.environ[_MARK] = str(folder)
+    _open.append(folder)
     try:
         yield folder
     finally:
+        _open.remove(folder)
         if before is None:
             del os.environ[_MARK]
         else:
@@ -62,6 +67,11 @@ def swept(prefix: str) -> Iterator[Path]:
 def swept_place() -> str:
     """The folder of the block that this process was started inside; the system's temporary one where there is none."""
     return os.environ.get(_MARK) or tempfile.gettempdir()
+
+
+def is_swept(path: Path) -> bool:
+    """Whether a path is gone when a block that this process is inside of is left."""
+    return any(path.is_relative_to(folder) for folder in _open)
 
 
 def sweep(folder: Path) -> None:

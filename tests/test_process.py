@@ -13,8 +13,9 @@ import time
 import psutil
 import pytest
 
-from harness.errors import InfrastructureError, UnansweredError, UsageError
-from harness.process import LOOPBACK, child, child_servers, log_tail, on_cores, refuse_gone, wait_ready
+from harness.errors import InfrastructureError, IntegrityError, UnansweredError, UsageError
+from harness.process import LOOPBACK, child, child_servers, end_of_log, log_tail, on_cores, refuse_gone, wait_ready
+from harness.sweeper import swept
 
 SERVER = """
     import argparse, http.server, os, socket
@@ -291,6 +292,26 @@ def test_a_server_of_several_that_ends_is_found_with_how_it_ended(tmp_path):
         until(found)
 
     assert not any(psutil.pid_exists(pid) for pid in processes)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(5, InfrastructureError), (7, IntegrityError)])
+def test_a_server_that_refuses_what_it_is_to_load_says_why_by_its_status(tmp_path, status, kind):
+    with (
+        pytest.raises(kind, match=f"It on port .* ended with status {status} before it was ready(.|\n)*the reason"),
+        child_servers(
+            python(f"print('the reason', flush=True); raise SystemExit({status})"), what="It", log=tmp_path / "log"
+        ),
+    ):
+        pytest.fail("entered")
+
+
+def test_a_log_that_is_gone_before_a_message_is_read_is_not_named_in_it(tmp_path):
+    (tmp_path / "log").write_text("the reason\n")
+    assert end_of_log(tmp_path / "log") == f" The end of its log, {tmp_path / 'log'}:\nthe reason"
+    with swept("outer-") as folder, swept("inner-"):
+        (folder / "log").write_text("the reason\n")
+        assert end_of_log(folder / "log") == " The end of its log:\nthe reason"
+    assert end_of_log(folder / "log").startswith(f" The end of its log, {folder / 'log'}")
 
 
 def test_a_server_of_someone_else_is_gone_when_nobody_listens(tmp_path):

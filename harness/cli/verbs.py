@@ -281,13 +281,13 @@ def serve_verb(options: argparse.Namespace) -> int:
         token_env=options.token_env,
         access_log=str(options.access_log.resolve()) if options.access_log else None,
     )
-    asked = (options.bundles, options.target, options.runtime, options.processes, parameters, settings)
+    asked = (options.bundles, options.target, options.runtime, options.processes, parameters, settings, talk)
     with served(*asked, options.ray_address) as server:
         try:  # from the first word on: whoever reads the address may end it before the last one is said
             data(f"{server.endpoint.url}{server.endpoint.infer_path}")
             for line in described(server, settings.token_env):
                 talk(line)
-            talk(f"Ready after {server.endpoint.startup_s:.1f} s; Ctrl-C ends it.")
+            talk(f"Ready after {server.endpoint.startup_s:.1f} s; what it logs comes here. Ctrl-C ends it.")
             wait_for_its_end(server, SystemClock())
         except KeyboardInterrupt:
             talk("Stopping.")

@@ -1,11 +1,11 @@
 """Candidates of a run, served for whoever asks.
 
 In: bundles, the names of a target and a runtime, and how they are served. Out: an endpoint, as long as the block lasts;
-what is to be said of it; and the wait for the server's own end.
+what is to be said of it; and the wait for the server's own end. What the server logs is told as it comes.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +20,7 @@ from harness.records.candidate import Candidate, Endpoint
 from harness.records.server import SERVER, ServerSettings
 from harness.records.words import Scalar
 from harness.serving.page import call
+from harness.stages.export import refuse_another_minor
 from harness.store.bundle import artifact_path, read_bundle, read_example
 from harness.sweeper import swept
 
@@ -33,7 +34,8 @@ class Served:
     """A server that answers."""
 
     endpoint: Endpoint
-    log: Path
+    tell_news: Callable[[], None]
+    """Tell what its log has that was not told yet."""
     candidates: Mapping[str, Candidate]
     """By the names that they have there."""
     examples: Mapping[str, bytes | None]
@@ -48,13 +50,15 @@ def served(
     processes: int,
     parameters: Mapping[str, Scalar],
     settings: ServerSettings,
+    tell: Callable[[str], None],
     ray_address: str | None = None,
 ) -> Iterator[Served]:
-    """Serve bundles (`FOLDER` or `NAME=FOLDER`), their digests verified first.
+    """Serve bundles (`FOLDER` or `NAME=FOLDER`), their digests verified first; `tell` is given each line of the log.
 
     Raises UsageError where one is no bundle, two have the same name, or a setting cannot be kept, IntegrityError where
-    one is damaged, NotConvertibleError where it has no such runtime, InfrastructureError where the server does not
-    become ready, and UnansweredError when it has ended, where it had not answered everyone.
+    one is damaged or was written by another version, NotConvertibleError where it has no such runtime,
+    InfrastructureError where the server does not become ready, and UnansweredError when it has ended, where it had not
+    answered everyone.
     """
     settings.token()
     settings.check_log()
@@ -70,8 +74,11 @@ def served(
     folders, candidates = _named(bundles)
     for name, candidate in candidates.items():
         artifact_path(folders[name], candidate, runtime)
+        plugin("runtimes", runtime)  # or its library is not installed, which the server would find out
+        refuse_another_minor(folders[name], candidate, runtime)
+    examples = {name: read_example(folder) for name, folder in folders.items()}
     (first, folder), *others = folders.items()
-    with swept("harness-serve-") as logs:
+    with swept("harness-serve-") as logs, contextlib.ExitStack() as after:
         servable = Servable(
             entry=SERVER,
             bundle=folder,
@@ -86,8 +93,9 @@ def served(
         )
         try:
             with made.serve(servable) as endpoint:
-                examples = {name: read_example(folder) for name, folder in folders.items()}
-                yield Served(endpoint, servable.log, candidates, examples)
+                tell_news = _teller(servable.log, tell)
+                after.callback(tell_news, is_whole=True)  # what it says when it ends, too
+                yield Served(endpoint, tell_news, candidates, examples)
         except UnansweredError as error:
             raise UnansweredError(
                 f"{error} It had {settings.drain_s:g} s; a longer --waiting gives it more."
@@ -113,11 +121,34 @@ def described(served: Served, token_env: str | None) -> Iterator[str]:
 
 
 def wait_for_its_end(served: Served, clock: Clock) -> NoReturn:
-    """Wait until the server ends, which it does not do by itself: raises InfrastructureError then."""
+    """Wait until the server ends, which it does not do by itself: raises InfrastructureError then.
+
+    Meanwhile its log is told, which lies where nobody finds it: an answer of status 500 refers to it.
+    """
     endpoint = served.endpoint
     while True:
-        refuse_gone(endpoint.url, endpoint.processes, what=f"The server of {endpoint.model}", log=served.log)
+        served.tell_news()
+        refuse_gone(endpoint.url, endpoint.processes, what=f"The server of {endpoint.model}", log=None)
         clock.sleep(_LOOK_EVERY_S)
+
+
+def _teller(log: Path, tell: Callable[[str], None]) -> Callable[..., None]:
+    """Tells the lines that a log has gained since it was called last; a part of one where the log `is_whole`."""
+    told_bytes = 0
+
+    def tell_news(is_whole: bool = False) -> None:
+        nonlocal told_bytes
+        if not log.exists():  # nobody has written a line
+            return
+        with log.open("rb") as file:
+            file.seek(told_bytes)
+            for line in file:
+                if not line.endswith(b"\n") and not is_whole:
+                    break  # the rest of it comes
+                tell(line.decode(errors="replace").rstrip())
+                told_bytes += len(line)
+
+    return tell_news
 
 
 def _named(bundles: Sequence[str]) -> tuple[dict[str, Path], dict[str, Candidate]]:

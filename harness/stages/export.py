@@ -1,7 +1,7 @@
 """A candidate's form in every runtime: made from the fitted pipeline, and loaded again from its bundle.
 
 In: a pipeline with its signature, or the folder of a bundle. Out: the files that a bundle holds, with an `Artifact` for
-each runtime that is installed; or a predictor, its files' digests verified first.
+each runtime that is installed; or a predictor, its files' digests verified first. `refuse_another_minor` loads nothing.
 """
 
 import hashlib
@@ -61,11 +61,12 @@ def loaded(bundle: Path, runtime: str) -> tuple[Candidate, Predictor]:
     candidate = read_bundle(bundle)
     artifact = artifact_path(bundle, candidate, runtime)
     made: Runtime = plugin("runtimes", runtime)
-    _refuse_another_minor(bundle, candidate, runtime)
+    refuse_another_minor(bundle, candidate, runtime)
     return candidate, made.load(artifact, candidate.signature)
 
 
-def _refuse_another_minor(bundle: Path, candidate: Candidate, runtime: str) -> None:
+def refuse_another_minor(bundle: Path, candidate: Candidate, runtime: str) -> None:
+    """Raises IntegrityError where another version of its library wrote the file that a runtime would load."""
     (artifact,) = (one for one in candidate.artifacts if one.runtime == runtime)
     for library, wrote in artifact.made_with.items():
         here = version(library)

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter_ns
 
 from harness.errors import InfrastructureError
-from harness.process import child, die_with_parent, log_tail, on_cores
+from harness.process import child, die_with_parent, end_of_log, on_cores
 from harness.records.diagnosis import Gaps
 from harness.store.files import write_atomically
 
@@ -39,7 +39,7 @@ def spinning(seconds: float, cores: tuple[int, ...], others: tuple[int, ...], fo
             status = None
     if status != 0:
         how = "did not end" if status is None else f"ended with status {status}"
-        raise InfrastructureError(f"The child that spins on a core {how}. The end of its log, {log}:\n{log_tail(log)}")
+        raise InfrastructureError(f"The child that spins on a core {how}.{end_of_log(log)}")
     return Gaps.model_validate_json(output.read_bytes())
 
 

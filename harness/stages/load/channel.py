@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.clock import Clock, SystemClock
 from harness.errors import InfrastructureError
-from harness.process import child, log_tail
+from harness.process import child, end_of_log
 
 DESCRIPTOR = "HARNESS_GENERATOR_FD"
 """Environment variable that tells the child which file descriptor to talk over."""
@@ -66,7 +66,7 @@ class Channel:
                 if idle_s < left_s:
                     continue
                 raise InfrastructureError(
-                    f"The load generator did not answer within {timeout_s:g} s in {what}.{self._tail()}"
+                    f"The load generator did not answer within {timeout_s:g} s in {what}.{end_of_log(self._log)}"
                 ) from error
             except OSError as error:
                 raise self._died(what) from error
@@ -74,7 +74,7 @@ class Channel:
         line, self._unread = self._unread.split(b"\n", 1)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise InfrastructureError(f"The load generator failed in {what}: {answer['error']}.{self._tail()}")
+            raise InfrastructureError(f"The load generator failed in {what}: {answer['error']}.{end_of_log(self._log)}")
         return answer
 
     def quit(self) -> None:
@@ -87,10 +87,7 @@ class Channel:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(QUIT_S)
         status = self._process.returncode
-        return InfrastructureError(f"The load generator died in {what} (exit status {status}).{self._tail()}")
-
-    def _tail(self) -> str:
-        return f" The end of its log, {self._log}:\n{log_tail(self._log)}"
+        return InfrastructureError(f"The load generator died in {what} (exit status {status}).{end_of_log(self._log)}")
 
 
 @contextlib.contextmanager

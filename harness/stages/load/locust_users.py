@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError, UsageError
-from harness.process import child, log_tail
+from harness.process import child, end_of_log
 from harness.records.candidate import Endpoint
 from harness.records.load import EXCHANGE_COLUMNS, JSON_POST, Beat, GeneratorHealth, Head, Step, WorkerHealth
 from harness.records.scenario import LoadPlan
@@ -100,8 +100,7 @@ class LocustUsers:
             if status != 0 or not spool.is_file():
                 how = "did not end in time" if status is None else f"ended with status {status}"
                 raise InfrastructureError(
-                    f"Locust {how} in step {step.number} ({step.label}) of {locustfile}. The end of its log, "
-                    f"{log}:\n{log_tail(log)}"
+                    f"Locust {how} in step {step.number} ({step.label}) of {locustfile}.{end_of_log(log)}"
                 )
             with np.load(spool) as file:
                 # Locust ends at whole seconds.
