@@ -269,8 +269,9 @@ def test_the_command_says_so_where_time_ran_out_before_all_were_answered(bundle,
         stack.enter_context(connected(process.stdout.readline().strip())).sendall(small[:-10])
         process.send_signal(signal.SIGTERM)
         status = process.wait(30)
-        *_, last = process.stderr.read().splitlines()
+        *_, logged, last = process.stderr.read().splitlines()
     assert status == ExitCode.INFRASTRUCTURE
+    assert logged == "Not all requests were answered within the 1 s that a server has to end."  # the server's own words
     assert last.startswith("harness: The server of c1 was ended before it had answered everyone whom it had let in.")
 
 
