@@ -1,6 +1,7 @@
 """A run that is stopped, however rudely, leaves nothing running, and goes on where it was."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -93,10 +94,9 @@ def test_killed_under_load_nothing_of_its_server_is_left(
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as temporary:  # short, as Ray needs it
         with started(short(tmp_path, "killed", *overrides), TMPDIR=temporary) as run:
             assert run.stderr is not None
-            for line in run.stderr:
-                if f"serve random_search onnx {target} x2: ladder" in line:
-                    break
-            assert list(Path(temporary).iterdir())
+            step = f"serve random_search onnx {target} x2: ladder"
+            told = list(itertools.takewhile(lambda line: step not in line, run.stderr))
+            assert list(Path(temporary).iterdir()), told
             run.kill()
             run.stderr.read()
         assert nothing_left() == []

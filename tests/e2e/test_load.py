@@ -124,7 +124,7 @@ def test_load_from_the_nodes_of_a_cluster_is_a_run_like_any_other(
     assert all(str(node) in told for node in nodes)
     again = harness("run", "--resume", "one", "--results", str(tmp_path / "results"))
     assert again.returncode == 2
-    assert "name it by --ray-address" in again.stderr
+    assert "give --ray-address" in again.stderr
 
 
 @pytest.mark.parametrize(
