@@ -90,7 +90,9 @@ def test_killed_under_load_nothing_of_its_server_is_left(
     tmp_path: Path, target: str, nothing_left: Callable[[], list[str]]
 ) -> None:
     shared = set(Path("/dev/shm").iterdir())
-    overrides = (f"serve.1.target={target}", "serve.1.replicas=[2]")
+    # Longer than what is said is apart where nobody sits at a terminal.
+    slowly = "load.parameters.ladder.step_s=8.0"
+    overrides = (f"serve.1.target={target}", "serve.1.replicas=[2]", slowly)
     with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as temporary:  # short, as Ray needs it
         with started(short(tmp_path, "killed", *overrides), TMPDIR=temporary) as run:
             assert run.stderr is not None
