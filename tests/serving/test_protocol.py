@@ -348,3 +348,17 @@ def test_the_metadata_states_the_inputs_that_are_sent(signature):
         for one in json.loads(encode_request(sent, signature))["inputs"]
     ]
     assert json.loads(orjson.dumps(stated)) == stated
+
+
+def test_many_values_are_refused_before_they_are_read_and_as_many_as_may_be_are_not():
+    """Reading a body of 32 MiB takes half a second; here only its commas are counted."""
+    most = np.full((ROWS_LIMIT, 2), 1 / 3 - 1e5 / 7)
+    nested = rows(orjson.loads(orjson.dumps(most, option=orjson.OPT_SERIALIZE_NUMPY)), most.shape)
+    whole = json.dumps({"inputs": [nested]}, indent=8).encode()
+    assert len(whole) > 2**20
+    assert np.array_equal(decode_request(whole, NUMBERS).numbers, most)
+    many = body(rows([0] * 30 * ROWS_LIMIT, most.shape)) + b" " * 2**20  # and nothing said of the shape
+    with pytest.raises(BadRequestError, match=r"body: has more values than 10,000 rows of 2 columns"):
+        decode_request(many, NUMBERS)
+    with pytest.raises(BadRequestError, match=r"body: has more values than 10,000 rows of 2 columns"):
+        request_reader(NUMBERS)(many, len(many))
