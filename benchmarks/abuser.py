@@ -28,6 +28,7 @@ def bodies() -> list[tuple[bytes, bytes]]:
         (b'{"inputs": [', b""),
         (b'{"inputs":' + b"[" * 10_000 + b"]" * 10_000 + b"}", b""),
         (b'{"inputs": [{"name": "rows", "data": [' + b"9" * 10**6 + b"]}]}", b""),
+        (b'{"inputs": [{"name": "rows", "data": [' + b"0," * 10**6 + b"0]}]}", b""),
         (orjson.dumps({"inputs": [{**rows, "data": ["x", *good[1:]]}]}), b""),
         (orjson.dumps({"inputs": [{**rows, "data": good[1:]}]}), b""),
         (orjson.dumps({"inputs": [{**rows, "shape": [10**9, _COLUMNS], "data": good}]}), b""),
