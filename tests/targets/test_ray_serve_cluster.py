@@ -174,7 +174,8 @@ def test_a_serve_of_others_is_used_as_it_is_and_goes_on(there, shared_ray_cluste
                 assert status == 200
                 wanted = Onnx().load(bundle / "model.onnx", signature)(batch)
                 assert np.array_equal(decode_response(answer, signature).probabilities, wanted.probabilities)
-                assert ask(f"{endpoint.url}/")[0] == ask(f"{endpoint.url}/metrics")[0] == 200
+                assert f"curl -s {endpoint.url}{endpoint.infer_path} " in ask(f"{endpoint.url}/")[1].decode()
+                assert b'replica="' in ask(f"{endpoint.url}/metrics")[1]
                 (told,) = (note for note in endpoint.notes if note.startswith("RAY_SERVE_ENABLE_HA_PROXY"))
                 assert told.startswith("RAY_SERVE_ENABLE_HA_PROXY=0 (not 1: for that, export it on every node")
                 assert ask(f"http://{LOOPBACK}:28999/")[1] == b"theirs"
