@@ -117,7 +117,8 @@ def described(served: Served, token_env: str | None) -> Iterator[str]:
         line = call(name, served.examples[name], url, token_env)
         if line is not None:
             yield f"  Ask it: {line}"
-    yield f"For people: {url}/  For Prometheus: {url}/metrics"
+    of_one = ", of one replica at a time" if len(served.endpoint.replicas) > 1 else ""
+    yield f"For people: {url}/  For Prometheus: {url}/metrics{of_one}"
 
 
 def wait_for_its_end(served: Served, clock: Clock) -> NoReturn:
