@@ -61,7 +61,7 @@ def test_a_cluster_that_does_not_answer_is_told_and_nothing_is_started(servable)
 def test_other_targets_are_not_served_on_a_cluster(servable):
     with (
         pytest.raises(UsageError, match=r"asgi serves on this machine, .* or have --target ray_serve"),
-        served([str(servable.bundle)], "asgi", "onnx", 1, {}, ServerSettings(), "127.0.0.1:1"),
+        served([str(servable.bundle)], "asgi", "onnx", 1, {}, ServerSettings(), print, "127.0.0.1:1"),
     ):
         pytest.fail("entered")
 
