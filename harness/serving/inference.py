@@ -29,8 +29,8 @@ _COMPRESSIONS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 CLOSES = (b"connection", b"close")
 """Of an answer to a body whose rest is still on its way: the connection has no next request."""
 
-_PIECE_BYTES = 2**18
-"""Of what is unpacked: zlib puts its pieces together while nobody else can run."""
+_PIECE_BYTES = 2**14
+"""Of what is unpacked: zlib begins with a block of so many, and puts several together while nobody else can run."""
 
 _LEFT = 499
 """nginx's word for a client that left."""
