@@ -33,10 +33,10 @@ def _slowed(name: str, bundle: Path, runtime: str) -> Model:
     return dataclasses.replace(model, predict=predict)
 
 
-def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSettings) -> App:
+def application(bundles: Mapping[str, Path], runtime: str, settings: ServerSettings, address: str, replica: str) -> App:
     """What a replica of Ray Serve asks its entry for."""
     server._model = _slowed
-    return server.application(bundles, runtime, settings)
+    return server.application(bundles, runtime, settings, address, replica)
 
 
 if __name__ == "__main__":

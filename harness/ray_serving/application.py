@@ -17,6 +17,7 @@ from harness.clock import SystemClock
 from harness.errors import InfrastructureError
 from harness.ports import Servable
 from harness.process import SERVER_HEADER
+from harness.sweeper import is_swept
 
 SWITCHES = {"haproxy": "RAY_SERVE_ENABLE_HA_PROXY", "throughput_optimized": "RAY_SERVE_THROUGHPUT_OPTIMIZED"}
 """Parameters of the target, and where Serve's processes read them from when they start."""
@@ -268,7 +269,8 @@ def _wait_running(servable: Servable, name: str, scale: Mapping[str, Any], timeo
 def _failed(what: str, said: str, log: Path) -> InfrastructureError:
     """An error in a line: Ray's are remote tracebacks in tracebacks, whose last line is what the code itself said."""
     append(log, said)
-    return InfrastructureError(f"{what}: {_last_line(said)} The whole of it is in {log}.")
+    kept = "" if is_swept(log) else f" The whole of it is in {log}."
+    return InfrastructureError(f"{what}: {_last_line(said).rstrip('.')}.{kept}")
 
 
 def _last_line(said: str) -> str:
