@@ -17,7 +17,7 @@ from harness.ports import Predictor
 from harness.process import die_with_parent
 from harness.records.candidate import Candidate, Trial
 from harness.records.cell import cells
-from harness.records.rows import Batch
+from harness.records.rows import UNLEARNED_ROWS, Batch
 from harness.records.run import Host, Run
 from harness.records.scenario import Scenario, SearchPlan
 from harness.records.table import DataPlan
@@ -25,9 +25,6 @@ from harness.serving.protocol import decode_request
 from harness.stages.export import exported, loaded
 from harness.store.bundle import read_bundle, write_bundle
 from harness.store.database import Database
-
-_DRAWN_ROWS = 4_096
-"""In all batches together: a processor remembers what it saw of a hundred rows, and of a thousand nothing."""
 
 _FEWEST_BATCHES = 16
 
@@ -54,13 +51,9 @@ class Subject:
         return self.rows.take(np.arange(count) % len(self.rows))
 
     def drawn(self, count: int) -> list[Batch]:
-        """Batches of `count` rows, each drawn from those at hand; to be taken in turns.
-
-        A processor learns which way the trees branch on rows that come again in the same order, and then computes a
-        forest at up to twice the speed that it has on others.
-        """
+        """Batches of `count` rows, each drawn from those at hand; to be taken in turns (why: `UNLEARNED_ROWS`)."""
         random = np.random.default_rng(0)
-        batches = max(_FEWEST_BATCHES, _DRAWN_ROWS // count)
+        batches = max(_FEWEST_BATCHES, UNLEARNED_ROWS // count)
         return [self.rows.take(random.integers(0, len(self.rows), count)) for _ in range(batches)]
 
 

@@ -209,9 +209,8 @@ def log_tail(log: Path, lines: int = 15) -> str:
 
 def end_of_log(log: Path | None) -> str:
     """The end of a message about who writes a log: its name, unless it is gone before that is read, and last lines."""
-    if log is None:
-        return ""
-    return f" The end of its log{'' if is_swept(log) else f', {log}'}:\n{log_tail(log)}"
+    named = "" if log is None or is_swept(log) else f", {log}"
+    return "" if log is None else f" The end of its log{named}:\n{log_tail(log)}"
 
 
 def open_file_limits() -> tuple[int | None, int | None]:
@@ -266,6 +265,11 @@ def wait_ready(
             return
         clock.sleep(_POLL_S)
     raise InfrastructureError(f"{what} was not ready at {url} within {timeout_s:g} s ({last}).{end_of_log(log)}")
+
+
+def direct() -> urllib.request.OpenerDirector:
+    """Asks whom it is told to, and no proxy that the environment names: that one's loopback is another."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def address_of(url: str) -> tuple[str, int]:
@@ -324,10 +328,8 @@ def _wait_announced(process: subprocess.Popen[bytes], ready: int, timeout_s: flo
 
 def _asked(url: str, timeout_s: float) -> str:
     """Empty where `url` answers 200, else what it did in a word or two."""
-    # Loopback requests must not go through a proxy that the environment names.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=timeout_s) as answer:
+        with direct().open(url, timeout=timeout_s) as answer:
             return "" if answer.status == 200 else f"status {answer.status}"
     except urllib.error.HTTPError as error:
         return f"status {error.code}"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import ExitCode, NotConvertibleError
-from harness.records.candidate import Artifact, Candidate, Column, Signature
+from harness.records.candidate import Artifact, Column, Signature
 from harness.records.rows import ROWS_LIMIT
 from harness.runtimes.onnx import Onnx
 from harness.runtimes.sklearn_native import SklearnNative
@@ -21,6 +21,7 @@ from harness.space.preprocess import to_batch
 from harness.stages.export import exported, loaded
 from harness.stages.validate import computed, reload_check
 from harness.store.bundle import read_bundle, write_bundle
+from tests.bundles import candidate_of
 
 FRAME = pd.DataFrame(np.random.default_rng(2).normal(size=(60, 3)), columns=list("abc"))
 FRAME["c"] = 1_760_000_000 + 3600 * FRAME["c"]
@@ -49,17 +50,11 @@ def written(tmp_path_factory):
         for name, made in runtimes.items()
     ]
     folder = tmp_path_factory.mktemp("candidates") / "c1"
-    candidate = Candidate(
-        id="c1",
-        origin="baseline",
-        configuration={"family": "ridge"},
-        cv_score=None,
-        fit_s=0.1,
-        signature=SIGNATURE,
-        metric="r2",
-        artifacts=(*artifacts, Artifact(runtime="abacus", reason="too slow")),
+    write_bundle(
+        folder,
+        candidate_of("c1", "ridge", SIGNATURE, (*artifacts, Artifact(runtime="abacus", reason="too slow"))),
+        files,
     )
-    write_bundle(folder, candidate, files)
     return folder, pipeline.predict(FRAME), batch
 
 
@@ -176,17 +171,7 @@ def of_every_family(tmp_path_factory):
     for family in families_for("regression"):
         pipeline = build(defaults(family), SIGNATURE, 1).fit(FRAME, FRAME["a"])
         files, artifacts = exported(pipeline, SIGNATURE, batch)
-        candidate = Candidate(
-            id=family.name,
-            origin="baseline",
-            configuration={"family": family.name},
-            cv_score=None,
-            fit_s=0.1,
-            signature=SIGNATURE,
-            metric="r2",
-            artifacts=artifacts,
-        )
-        write_bundle(folder / family.name, candidate, files)
+        write_bundle(folder / family.name, candidate_of(family.name, family.name, SIGNATURE, artifacts), files)
         for artifact in artifacts:
             if artifact.file is not None:
                 found.setdefault(artifact.runtime, []).append(folder / family.name)

@@ -4,6 +4,7 @@ In: the ledger, the capacities and the judged steps. Out: `dissections`, the ste
 the lowest load beside it; `routings`, what Ray Serve adds over plain ASGI, with `routing_sentence`.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 
 from harness.analysis.anatomy import TOLERANCE
@@ -13,7 +14,7 @@ from harness.records.finding import Capacity, Dissection, Routing
 from harness.records.ledger import Ledger
 from harness.records.load import StepResult
 from harness.records.server import ServerSettings
-from harness.records.words import PLAIN, ROUTED, Scalar
+from harness.records.words import PLAIN, ROUTED
 from harness.units import Unit, format_number
 
 PART_NAMES = {
@@ -82,12 +83,8 @@ def _what(cell: Cell) -> tuple[str | None, str | None, int | None, ServerSetting
 def _served(cell: Cell) -> str:
     """How, as far as it was asked for: several cells of a candidate may differ in nothing else."""
     words = cell.settings.words if cell.settings else ""
-    given = (f"{name} = {_word(value)}" for name, value in cell.parameters.items() if name not in _NOT_ON_THE_WAY)
+    given = (f"{name} = {json.dumps(value)}" for name, value in cell.parameters.items() if name not in _NOT_ON_THE_WAY)
     return ", ".join(filter(None, (words, *given)))
-
-
-def _word(value: Scalar) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _routing(plain: Cell, routed: Cell, results: Sequence[StepResult]) -> Routing | None:

@@ -72,9 +72,9 @@ def served(
             f"--target {' or '.join(sorted(clustered_targets()))}."
         )
     folders, candidates = _named(bundles)
+    plugin("runtimes", runtime)  # or its library is not installed, which the server would find out
     for name, candidate in candidates.items():
         artifact_path(folders[name], candidate, runtime)
-        plugin("runtimes", runtime)  # or its library is not installed, which the server would find out
         refuse_another_minor(folders[name], candidate, runtime)
     examples = {name: read_example(folder) for name, folder in folders.items()}
     (first, folder), *others = folders.items()

@@ -7,7 +7,6 @@ and Serve's controller say of themselves. What goes wrong is one InfrastructureE
 import contextlib
 import importlib
 import logging
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from harness.clock import SystemClock
 from harness.errors import InfrastructureError
 from harness.ports import Servable
-from harness.process import SERVER_HEADER
+from harness.process import SERVER_HEADER, direct
 from harness.sweeper import is_swept
 
 SWITCHES = {"haproxy": "RAY_SERVE_ENABLE_HA_PROXY", "throughput_optimized": "RAY_SERVE_THROUGHPUT_OPTIMIZED"}
@@ -134,8 +133,7 @@ def wait_answering(url: str, count: int, timeout_s: float) -> None:
 
 
 def _who_answers(url: str) -> str | None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with contextlib.suppress(OSError), opener.open(f"{url}/v2/health/live", timeout=2.0) as answer:
+    with contextlib.suppress(OSError), direct().open(f"{url}/v2/health/live", timeout=2.0) as answer:
         return str(answer.headers[SERVER_HEADER])
     return None
 

@@ -15,6 +15,11 @@ Rows: TypeAlias = slice | NDArray[np.intp]
 ROWS_LIMIT = 10_000
 """Most rows in one request."""
 
+UNLEARNED_ROWS = 4_096
+"""At least so many are in what is sent or timed again and again. A processor learns which way the trees of a forest
+branch on a hundred rows that it meets again in the same order, and then computes twice as many; of a thousand that
+differ it remembers nothing."""
+
 LARGEST = float(np.finfo(np.float32).max)
 """Largest number in a row: trees and ONNX compute in single precision, and have no answer beyond it."""
 

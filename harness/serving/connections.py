@@ -59,6 +59,7 @@ class _Waiting:
         self.message_event = asyncio.Event()
         self.keep_alive = keep_alive
         self.disconnected = self.response_started = self.response_complete = False
+        self.more_body = False  # it is all there
 
 
 def connection_class(app: App) -> type[HttpToolsProtocol]:
@@ -383,7 +384,7 @@ class _Connection(HttpToolsProtocol):
         """
         self._set_whole()
         answering = self.cycle is not None and not self.cycle.response_complete
-        if answering and not getattr(self.cycle, "more_body", False):
+        if answering and not self.cycle.more_body:
             self.cycle.keep_alive = False
             self.flow.pause_reading()
             return

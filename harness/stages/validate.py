@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.errors import InfrastructureError, one_line
 from harness.ports import Predictor
 from harness.records.candidate import MINIMISED, Candidate, Check, CheckName, Endpoint, Signature
-from harness.records.rows import Batch, Prediction
+from harness.records.rows import UNLEARNED_ROWS, Batch, Prediction
 from harness.records.scenario import ExpectPlan
 from harness.records.words import Task
 from harness.serving.protocol import decode_response, encode_request
@@ -46,10 +46,6 @@ PAYLOADS = 1000
 PAYLOADS_BYTES = 64 * 2**20
 """Most bytes of all of them; one is sent whatever its size. The run and its generator hold each several times over, and
 a thousand requests of thousands of rows would leave the machine no memory for what it measures."""
-
-_FEWEST_ROWS = 4_096
-"""Of requests of several rows, together. A processor learns which way the trees of a forest branch on a hundred rows
-that it meets again in the same order, and then computes twice as many; of a thousand it remembers nothing."""
 
 NEW_PAYLOADS = 200
 """Requests that are kept for asking whether a server remembers its answers."""
@@ -186,12 +182,12 @@ def request_bodies(batch: Batch, signature: Signature, rows: int, seed: int) -> 
     than `PAYLOADS`, or than `PAYLOADS_BYTES` in all.
 
     Those of one row are in the order of the batch. Those of several are shuffled, and hold every row so often that they
-    are `_FEWEST_ROWS` together: a model is faster on rows that come again and again in the same order.
+    are `UNLEARNED_ROWS` together: a model is faster on rows that come again and again in the same order.
     """
     places = np.arange(len(batch))
     if rows > 1:
         random = np.random.default_rng(seed)
-        times = math.ceil(max(rows, _FEWEST_ROWS) / len(batch))
+        times = math.ceil(max(rows, UNLEARNED_ROWS) / len(batch))
         places = np.concatenate([random.permutation(places) for _ in range(times)])
     bodies: list[bytes] = []
     size_bytes = 0

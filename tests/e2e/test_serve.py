@@ -22,7 +22,7 @@ from harness.clock import SystemClock
 from harness.errors import ExitCode, InfrastructureError, IntegrityError
 from harness.pipeline.serve import served, wait_for_its_end
 from harness.process import LOOPBACK
-from harness.records.candidate import Candidate, Column, Signature
+from harness.records.candidate import Column, Signature
 from harness.records.rows import Batch
 from harness.records.server import ServerSettings
 from harness.serving.protocol import decode_response, encode_request
@@ -30,6 +30,7 @@ from harness.space.build import build
 from harness.space.preprocess import to_batch
 from harness.stages.export import exported, loaded
 from harness.store.bundle import read_bundle, write_bundle
+from tests.bundles import candidate_of
 
 COLUMNS = (Column(name="height", kind="number"), Column(name='it\'s "named"', kind="category"))
 SIGNATURE = Signature(task="binary", columns=COLUMNS, classes=("no", "yes"))
@@ -49,18 +50,13 @@ def bundle(rows: Batch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame = pd.DataFrame({COLUMNS[0].name: rows.numbers[:, 0], COLUMNS[1].name: rows.texts[:, 0]})
     pipeline = build({"family": "logistic"}, SIGNATURE, 1).fit(frame, (frame["height"] > 0).astype(int))
     files, artifacts = exported(pipeline, SIGNATURE, rows)
-    candidate = Candidate(
-        id="c1",
-        origin="baseline",
-        configuration={"family": "logistic"},
-        cv_score=None,
-        fit_s=0.1,
-        signature=SIGNATURE,
-        metric="roc_auc",
-        artifacts=artifacts,
-    )
     folder = tmp_path_factory.mktemp("candidates") / "c1"
-    write_bundle(folder, candidate, files, encode_request(rows.take(slice(1)), SIGNATURE))
+    write_bundle(
+        folder,
+        candidate_of("c1", "logistic", SIGNATURE, artifacts),
+        files,
+        encode_request(rows.take(slice(1)), SIGNATURE),
+    )
     return folder
 
 

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from harness.ports import Servable
-from harness.records.candidate import Artifact, Candidate, Column, Signature
+from harness.records.candidate import Artifact, Column, Signature
 from harness.runtimes.onnx import Onnx
 from harness.runtimes.sklearn_native import SklearnNative
 from harness.serving.protocol import encode_request
 from harness.space.build import build
 from harness.space.preprocess import to_batch
 from harness.store.bundle import write_bundle
+from tests.bundles import candidate_of
 
 COLUMNS = (
     Column(name="height", kind="number"),
@@ -61,16 +62,7 @@ def bundle(frame, tmp_path_factory):
     folder = tmp_path_factory.mktemp("candidates") / "c1"
     write_bundle(
         folder,
-        Candidate(
-            id="c1",
-            origin="baseline",
-            configuration={"family": "logistic"},
-            cv_score=0.9,
-            fit_s=0.1,
-            signature=SIGNATURE,
-            metric="roc_auc",
-            artifacts=artifacts,
-        ),
+        candidate_of("c1", "logistic", SIGNATURE, artifacts),
         files,
         encode_request(to_batch(frame[:1], COLUMNS), SIGNATURE),
     )
